@@ -1,0 +1,175 @@
+"""What the workloads share: the scale of the run, the data, who takes part, loaded databases."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from benchmarks import host
+from benchmarks.corpus import Corpus, Matrix, Rows
+from benchmarks.stores import STORES, Bare, Engram, Store
+from benchmarks.worker import Worker
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything. `quick` is for a smoke test: its figures mean nothing."""
+
+    rows: int = 100_000
+    few_rows: int = 5_900
+    rounds: int = 5
+    saves: int = 400  # single durable saves per round and contestant
+    slow_saves: int = 20  # the same for stores that do some hundreds a second
+    sustained_rows: int = 100_000
+    unsynced_saves: int = 20_000
+    queries: int = 200
+    openings: int = 5
+    log_records: int = 560_000  # about 1 GB of log
+    compaction_rows: int = 400_000
+    million: int = 1_000_000
+    thousand: int = 1_000
+    threads: int = 16
+
+    def quick(self) -> Scale:
+        """Everything small enough for a test."""
+        return replace(
+            self,
+            rows=3_000,
+            few_rows=1_000,
+            rounds=2,
+            saves=20,
+            slow_saves=3,
+            sustained_rows=2_000,
+            unsynced_saves=200,
+            queries=10,
+            openings=1,
+            log_records=1_000,
+            compaction_rows=2_000,
+            million=5_000,
+            thousand=500,
+            threads=4,
+        )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A closed database that holds the first rows of the corpus."""
+
+    path: str
+    ids: list[str]  # row by row
+    seconds: list[float]  # of each bulk load
+
+
+class Bench:
+    """One run. Everything it writes lies in a directory that is removed at the end."""
+
+    def __init__(
+        self, scale: Scale, corpus: Corpus, peers: list[str], directory: str | None = None
+    ) -> None:
+        self.scale = scale
+        self.corpus = corpus
+        self.directory = tempfile.mkdtemp(prefix="engramdb-bench-", dir=directory)
+        self.absent: dict[str, str] = {}  # name -> why
+        self.troubles: dict[str, str] = {}  # the same for one workload
+        for name in [Engram.name, *peers]:
+            reason = STORES[name].missing()
+            if reason is not None:
+                self.absent[name] = reason
+        self.peers = [name for name in peers if name not in self.absent]
+        self._loaded: dict[tuple[str, int], Loaded] = {}
+        self._number = 0
+
+    def worker(self, name: str, path: str | None = None) -> Worker:
+        """A process for one store."""
+        return Worker(name, self.corpus.directory, path)
+
+    @property
+    def contestants(self) -> list[type[Store]]:
+        """EngramDB, then the peers that are installed."""
+        names = [Engram.name, *self.peers]
+        return [STORES[name] for name in names if name not in self.absent]
+
+    @property
+    def with_floor(self) -> list[type[Store]]:
+        """The bare files, then the contestants."""
+        return [Bare, *self.contestants]
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The memories of the main workloads."""
+        return self.corpus.rows(self.scale.rows)
+
+    @cached_property
+    def queries(self) -> Matrix:
+        """Query vectors, as many as the scale says."""
+        return self.corpus.queries(self.scale.queries)
+
+    @cached_property
+    def queries_file(self) -> str:
+        """The same in a file, for other processes."""
+        path = os.path.join(self.directory, "queries.npy")
+        np.save(path, self.queries)
+        return path
+
+    def new_directory(self) -> str:
+        """An empty directory."""
+        self._number += 1
+        path = os.path.join(self.directory, f"{self._number:03}")
+        os.mkdir(path)
+        return path
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """An empty directory that is removed afterwards."""
+        path = self.new_directory()
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def loaded(self, store_class: type[Store], count: int) -> Loaded:
+        """A database with the first `count` rows, loaded in bulk; made once, then kept."""
+        key = (store_class.name, count)
+        if key not in self._loaded:
+            self._loaded[key] = self._load(store_class, count)
+        return self._loaded[key]
+
+    def _load(self, store_class: type[Store], count: int) -> Loaded:
+        seconds: list[float] = []
+        path = ""
+        ids: list[str] = []
+        with self.worker(store_class.name) as worker:
+            for _ in range(1 if store_class.slow_bulk else min(3, self.scale.rounds)):
+                if path:
+                    worker.leave()
+                    shutil.rmtree(path)
+                path = self.new_directory()
+                worker.open(path)
+                taken, ids = worker.bulk(count)
+                seconds.append(taken)
+        host.sync_below(path)  # or the next contestant's first sync would pay for this one
+        return Loaded(path, ids, seconds)
+
+    @contextmanager
+    def attempt(self, name: str) -> Iterator[None]:
+        """One contestant's part of a workload: if it fails, the others still go on."""
+        try:
+            yield
+        except Exception as error:
+            self.troubles[name] = f"{type(error).__name__}: {error}".splitlines()[-1][:200]
+
+    def say(self, text: str) -> None:
+        """Progress, on standard error."""
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Remove everything that was written."""
+        shutil.rmtree(self.directory, ignore_errors=True)

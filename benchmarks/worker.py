@@ -1,0 +1,197 @@
+"""One store in a process of its own, told what to do line by line.
+
+The threads that one store leaves behind would otherwise disturb the next: with all peers in one
+process, numpy's product of 3,000 rows was seen to take 8 ms instead of 0.03. So each contestant has
+a process, only one of which is busy at any time, and all of which take turns.
+
+    parent                             child: python -m benchmarks.worker NAME DIRECTORY
+    {"do": "open", "path": ...}   ->
+                                  <-   {"answer": ...} or {"error": ...}
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import traceback
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from benchmarks import child, clock
+from benchmarks.corpus import Corpus, Rows
+from benchmarks.stores import STORES, Store
+
+
+class Worker:
+    """The parent's side. Each method runs in the child and returns what was measured there."""
+
+    def __init__(self, name: str, corpus_directory: str | None, path: str | None = None) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", name, corpus_directory or ""],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=child.environment(),
+            text=True,
+        )
+        if path is not None:
+            self.open(path)
+
+    def _ask(self, do: str, **arguments: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name}: the process ended with {self._process.wait()}")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise RuntimeError(f"{self.name}: {reply['error']}")
+        return reply["answer"]
+
+    def open(self, path: str) -> None:
+        """Open or create the store there; one that is open is closed before."""
+        self._ask("open", path=path)
+
+    def leave(self) -> None:
+        """Close the store; another can be opened."""
+        self._ask("close")
+
+    def prepare(self, count: int) -> None:
+        """Turn the first `count` rows into what the store's inserts take."""
+        self._ask("prepare", count=count)
+
+    def insert(self, start: int, count: int) -> clock.Seconds:
+        """Insert prepared rows one by one; the seconds of each."""
+        return np.array(self._ask("insert", start=start, count=count))
+
+    def insert_batches(self, size: int) -> clock.Seconds:
+        """Insert all prepared rows in batches; the seconds of each batch."""
+        return np.array(self._ask("insert_batches", size=size))
+
+    def bulk(self, count: int) -> tuple[float, list[str]]:
+        """Load the first `count` rows; the seconds, and their ids row by row."""
+        seconds, ids = self._ask("bulk", count=count)
+        return seconds, ids
+
+    def search(self, queries: str, picks: list[int], limit: int) -> clock.Seconds:
+        """Search for the picked rows of a file of queries; the seconds of each."""
+        return np.array(self._ask("search", queries=queries, picks=picks, limit=limit))
+
+    def find(self, queries: str, picks: list[int], limit: int) -> list[list[str]]:
+        """The same, for what is found."""
+        found: list[list[str]] = self._ask("find", queries=queries, picks=picks, limit=limit)
+        return found
+
+    def load(self, ids: list[str]) -> clock.Seconds:
+        """Load by id; the seconds of each."""
+        return np.array(self._ask("load", ids=ids))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store and end the process."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+        self._process.wait(timeout=child.TIMEOUT_S)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+class Session:
+    """The child's side."""
+
+    def __init__(self, name: str, corpus_directory: str | None) -> None:
+        self._class = STORES[name]
+        self._corpus = Corpus(directory=corpus_directory)
+        self._store: Store | None = None
+        self._rows: Rows | None = None
+        self._prepared: list[Any] = []
+        self._queries: tuple[str, Any] = ("", None)
+
+    @property
+    def _opened(self) -> Store:
+        assert self._store is not None, "opened first"
+        return self._store
+
+    def open(self, path: str) -> None:
+        self.close()
+        self._store = self._class(path)
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.settle()
+            self._store.close()
+            self._store = None
+
+    def prepare(self, count: int) -> None:
+        self._prepared = list(self._opened.prepare(self._corpus.rows(count)))
+
+    def insert(self, start: int, count: int) -> Any:
+        rows = self._prepared[start : start + count]
+        return clock.seconds_each(self._opened.insert, rows).tolist()
+
+    def insert_batches(self, size: int) -> Any:
+        rows = self._prepared
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return clock.seconds_each(self._opened.insert_many, parts).tolist()
+
+    def bulk(self, count: int) -> tuple[float, list[str]]:
+        if self._rows is None or len(self._rows) != count:
+            self._rows = self._corpus.rows(count)
+        rows, ids = self._rows, []
+        store = self._opened
+
+        def load() -> None:
+            ids.extend(store.bulk(rows))
+
+        return clock.stopwatch(load), ids
+
+    def _vectors(self, path: str) -> Any:
+        if self._queries[0] != path:
+            self._queries = (path, np.load(path))
+        return self._queries[1]
+
+    def search(self, queries: str, picks: list[int], limit: int) -> Any:
+        store, vectors = self._opened, self._vectors(queries)
+        return clock.seconds_each(lambda pick: store.search(vectors[pick], limit), picks).tolist()
+
+    def find(self, queries: str, picks: list[int], limit: int) -> list[list[str]]:
+        store, vectors = self._opened, self._vectors(queries)
+        return [store.search(vectors[pick], limit) for pick in picks]
+
+    def load(self, ids: list[str]) -> Any:
+        return clock.seconds_each(self._opened.load, ids).tolist()
+
+
+def main(name: str, corpus_directory: str) -> None:
+    """Answer requests until the parent closes the pipe."""
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever a peer prints must not come between
+    session = Session(name, corpus_directory or None)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            reply = {"answer": getattr(session, request.pop("do"))(**request)}
+        except Exception as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+            traceback.print_exc()
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+    session.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,1 @@
+"""Indexes: derived from the log, immutable per run, rebuildable, never the truth."""

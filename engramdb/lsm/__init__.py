@@ -1,0 +1,43 @@
+"""The log-structured storage engine: versioned records, crash safety, time.
+
+engine       StorageEngine, the seam that everything above talks to
+records      what goes in and comes out
+snapshot     all reads
+committer    group commit        log_format, log_writer, log_reader   the write-ahead log
+memtable     newest versions     arena                                their vectors
+segment      sorted runs         vector_file, marks, container        the files
+manifest     which files are the database
+flush, compaction, bulk, purge, copies                                what rewrites files
+recovery, opening                                                     what reads them back
+environment  the only place that touches the operating system, the clock and randomness
+"""
+
+from __future__ import annotations
+
+from engramdb.lsm.bulk import ColumnBatch
+from engramdb.lsm.engine import StorageEngine
+from engramdb.lsm.options import Options
+from engramdb.lsm.purge import PurgeReport
+from engramdb.lsm.records import Batch, Change, Commit, Edge, GuardFailed, Record
+from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
+from engramdb.lsm.snapshot import Snapshot, VectorRun
+from engramdb.lsm.verification import VerifyReport
+
+__all__ = [
+    "Batch",
+    "Change",
+    "ColumnBatch",
+    "Commit",
+    "Edge",
+    "GuardFailed",
+    "KeepAll",
+    "KeepFor",
+    "KeepLast",
+    "Options",
+    "PurgeReport",
+    "Record",
+    "Snapshot",
+    "StorageEngine",
+    "VectorRun",
+    "VerifyReport",
+]

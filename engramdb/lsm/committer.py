@@ -1,0 +1,322 @@
+"""Group commit: one write and one sync for all commits that arrive while the last sync runs.
+
+The first thread to come leads: it takes what is queued, gives seqs, writes, syncs, publishes, wakes
+the others, and hands the lead to the first that came meanwhile. Bodies are encoded before, outside
+all locks. A commit is applied to the memtable when it gets its seq, but readers see it only when it
+is published, after its sync: no reader sees what a crash can undo.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import xxhash
+
+from engramdb.errors import ConflictError, EngramError, InvalidInputError, WriteStallError
+from engramdb.lsm import planner
+from engramdb.lsm.core import Core
+from engramdb.lsm.limits import (
+    FROZEN_STALL,
+    PAYLOAD_BYTES_MAX,
+    RUNS_STALL,
+    STALL_SECONDS_MAX,
+    TYPE_BYTES_MAX,
+)
+from engramdb.lsm.log_format import body_sum, encode_body, record_header
+from engramdb.lsm.records import (
+    EDGE,
+    MEMORY,
+    META,
+    NO_VECTOR,
+    PATCH,
+    PUT,
+    Batch,
+    Commit,
+    GuardFailed,
+    Operation,
+    Vector,
+)
+from engramdb.lsm.snapshot import Snapshot
+from engramdb.lsm.supersede import kill_vector, newest_vector, supersede
+from engramdb.lsm.version import State, Version
+
+_COMMIT_BYTES: Final = 16  # seq and time, as an idempotency key remembers them
+
+
+class _Request:
+    """A commit on its way."""
+
+    __slots__ = ("batch", "body", "commit", "error", "key", "leads", "operations", "sync", "turn")
+
+    def __init__(self, batch: Batch, key: bytes | None, sync: bool) -> None:
+        self.batch = batch
+        self.key = key
+        self.sync = sync
+        self.operations: list[Operation] = []
+        self.body = b""
+        self.commit: Commit | None = None
+        self.error: BaseException | None = None
+        self.leads = False
+        self.turn = threading.Lock()
+        self.turn.acquire()
+
+
+class Committer:
+    """Sequences batches and makes them durable."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._queue: list[_Request] = []
+        self._queue_lock = threading.Lock()
+        self._leading = False
+
+    def commit(self, batch: Batch, *, sync: bool, idempotency_key: str | None = None) -> Commit:
+        """Commit one batch. Raises what StorageEngine.commit documents."""
+        core = self._core
+        core.check_writable()
+        key = None
+        if idempotency_key is not None:
+            key = xxhash.xxh3_128_digest(b"idempotency" + idempotency_key.encode())
+            done = _committed(core.snapshot(), key)
+            if done is not None:
+                return done
+        _check(batch, core.space)
+        request = _Request(batch, key, sync)
+        version = core.state.version
+        request.operations = _resolved(batch, version)
+        if key is None:
+            request.body = encode_body(request.operations)
+        with self._queue_lock:
+            self._queue.append(request)
+            leads = not self._leading
+            if leads:
+                self._leading = True
+        if not leads:
+            try:
+                request.turn.acquire()
+            except BaseException:
+                # interrupted: the lead may still be handed to this request, and must go on
+                request.turn.acquire()
+                if request.leads:
+                    self._lead(request)
+                raise
+            leads = request.leads
+        if leads:
+            self._lead(request)
+        if request.error is not None:
+            raise request.error
+        assert request.commit is not None
+        return request.commit
+
+    def _lead(self, mine: _Request) -> None:
+        with self._queue_lock:
+            group, self._queue = self._queue, []
+        try:
+            self._commit_group(group)
+        finally:
+            with self._queue_lock:
+                successor = self._queue[0] if self._queue else None
+                if successor is None:
+                    self._leading = False
+                else:
+                    successor.leads = True
+            for request in group:
+                if request is not mine:
+                    request.turn.release()
+            if successor is not None:
+                successor.turn.release()
+
+    def _commit_group(self, group: list[_Request]) -> None:
+        core = self._core
+        with core.write_lock:
+            try:
+                core.check_writable()
+                self._make_room()
+            except (EngramError, OSError) as error:
+                failure = core.fail(error) if isinstance(error, OSError) else error
+                for request in group:
+                    request.error = failure
+                return
+            records: list[bytes] = []
+            synced = False
+            sequenced: list[_Request] = []
+            try:
+                log = core.open_log()
+                for request in group:
+                    try:
+                        record = self._sequence(request, log.seed, log.synced)
+                    except (ConflictError, GuardFailed, InvalidInputError) as error:
+                        request.error = error
+                        continue
+                    if record:
+                        records.append(record)
+                        sequenced.append(request)
+                        synced |= request.sync
+                if not records:
+                    return
+                log.append(b"".join(records))
+                if synced:
+                    log.sync()
+                state = core.state
+                core.state = State(state.version, core.last_seq, core.last_time, state.floor)
+                core.show()
+            except BaseException as error:
+                # what was applied is not published: only reopening tells what reached the disk
+                failure = core.fail(error)
+                for request in group:
+                    if request.error is None:
+                        request.error = failure
+                if not isinstance(error, OSError | EngramError):
+                    raise
+
+    def _make_room(self) -> None:
+        core = self._core
+        if not core.state.version.active.is_full():
+            return
+        if core.options.background:
+            started = core.environment.monotonic()
+            while (
+                len(core.state.version.frozen) >= FROZEN_STALL
+                or planner.backlog(core.state.version.segments) >= RUNS_STALL
+            ):
+                waited = core.environment.monotonic() - started
+                if waited > STALL_SECONDS_MAX:
+                    raise WriteStallError(
+                        f"flush and compaction are {waited:.0f} s behind; nothing was written, "
+                        "write again later"
+                    )
+                core.wake()
+                core.room.wait(timeout=1.0)
+                core.check_writable()
+            core.stalled_seconds += core.environment.monotonic() - started
+        core.freeze()
+        core.wake()
+
+    def _sequence(self, request: _Request, seed: int, synced: int) -> bytes:
+        """Give it its seq and apply it. Returns its log record, empty if it was committed
+        before."""
+        core, batch = self._core, request.batch
+        sequenced: Snapshot | None = None
+        if batch.expect or batch.guards or request.key is not None:
+            sequenced = core.sequenced()
+            if request.key is not None:
+                done = _committed(sequenced, request.key)
+                if done is not None:
+                    request.commit = done
+                    return b""
+            _check_expectations(batch, sequenced)
+        version = core.state.version
+        if any(operation.shares for operation in batch.operations.values()):
+            # the encoded guess may be out of date: somebody may have saved in between
+            operations = _resolved(batch, version)
+            if [o.shares for o in operations] != [o.shares for o in request.operations]:
+                request.operations, request.body = operations, b""
+        seq = core.last_seq + 1
+        time = max(core.environment.now(), core.last_time + 1)
+        operations = request.operations
+        if request.key is not None:
+            stamp = seq.to_bytes(8, "little") + time.to_bytes(8, "little")
+            operations = [*operations, Operation(META, request.key, PUT, stamp)]
+            request.body = b""
+        body = request.body or encode_body(operations)
+        for operation in operations:
+            if operation.vector is not None and len(operation.vector) != core.space:
+                # the first vector of all, or a race for being the first
+                core.space = check_vector(operation.vector, core.space)
+        first_vector = core.next_vector
+        for operation in operations:
+            self._apply(version, operation, seq, time)
+        core.last_seq, core.last_time = seq, time
+        request.commit = Commit(seq, time)
+        header = record_header(
+            body=body,
+            body_sum=body_sum(body, seed),
+            seq=seq,
+            time=time,
+            synced=synced,
+            first_vector=first_vector,
+            operations=len(operations),
+            seed=seed,
+        )
+        return header + body
+
+    def _apply(self, version: Version, operation: Operation, seq: int, time: int) -> None:
+        core, active = self._core, version.active
+        key, record_class = operation.key, operation.record_class
+        number = operation.shares
+        previous = active.newest[record_class].get(key)
+        if previous is not None:
+            before = active.vector[previous]
+        else:
+            before = supersede(version, record_class, key, seq)
+        if operation.vector is not None:
+            number = core.next_vector
+            core.next_vector = number + 1
+            active.append_vector(operation.vector, number, key, seq)
+        active.append(operation, seq, time, number)
+        if before != NO_VECTOR and before != number:
+            kill_vector(version, before, seq)
+
+
+def _committed(snapshot: Snapshot, key: bytes) -> Commit | None:
+    found = snapshot.find(META, key)
+    if found is None:
+        return None
+    stamp = found.payload
+    return Commit(int.from_bytes(stamp[:8], "little"), int.from_bytes(stamp[8:], "little"))
+
+
+def _check(batch: Batch, dimension: int | None) -> None:
+    if not batch.operations:
+        raise InvalidInputError("batch", "it holds no operation")
+    for operation in batch.operations.values():
+        if len(operation.key) != 16:
+            raise InvalidInputError("key", f"16 bytes, not {len(operation.key)}")
+        if len(operation.payload) > PAYLOAD_BYTES_MAX:
+            raise InvalidInputError(
+                "attributes",
+                f"{len(operation.payload):,} bytes encoded, at most {PAYLOAD_BYTES_MAX:,}",
+            )
+        if operation.vector is not None:
+            dimension = check_vector(operation.vector, dimension)
+        if operation.record_class == EDGE and len(operation.type.encode()) > TYPE_BYTES_MAX:
+            raise InvalidInputError("relationship_type", f"at most {TYPE_BYTES_MAX} bytes")
+
+
+def check_vector(vector: Vector, dimension: int | None) -> int:
+    """The dimension that every vector must have. Raises InvalidInputError."""
+    if dimension is not None and len(vector) != dimension:
+        raise InvalidInputError(
+            "embeddings", f"dimension {len(vector)}, but this database has dimension {dimension}"
+        )
+    return len(vector)
+
+
+def _check_expectations(batch: Batch, snapshot: Snapshot) -> None:
+    for (record_class, key), wanted in batch.expect.items():
+        found = snapshot.newest_seq(record_class, key)
+        if found != wanted:
+            raise ConflictError(
+                f"{'edge' if record_class == EDGE else 'memory'} {key.hex()} is at commit {found}, "
+                f"expected {wanted}: load it again and retry"
+            )
+    for guard in batch.guards:
+        if not guard(snapshot):
+            raise GuardFailed
+
+
+def _resolved(batch: Batch, version: Version) -> list[Operation]:
+    """The operations as they are written: a vector that can be shared is not written again."""
+    resolved = []
+    for operation in batch.operations.values():
+        shares = operation.shares
+        if operation.record_class == MEMORY and shares != NO_VECTOR:
+            if newest_vector(version, MEMORY, operation.key) == shares:
+                operation = Operation(MEMORY, operation.key, PATCH, operation.payload, None, shares)
+            else:
+                operation = Operation(
+                    MEMORY, operation.key, PUT, operation.payload, operation.vector
+                )
+        resolved.append(operation)
+    return resolved

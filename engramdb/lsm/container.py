@@ -1,0 +1,316 @@
+"""The one file layout that segments, vector files and mark files share: named, checksummed
+sections.
+
+    offset 0    header, 64 bytes
+                 0  8s  magic b"ENGRAMDB"
+                 8  4s  kind b"SEGM" | b"VECT" | b"MARK"
+                12  u16 format version (1)
+                14  u16 zero
+                16  16s database uuid
+                32  u64 file number
+                40  16s zero
+                56  u64 xxh3-64 of bytes 0..56
+    then        sections, each at a multiple of 64 (a float32 matrix that is not aligned multiplies
+                2.8 times slower), zero-filled in between
+    then        directory: one 64-byte entry a section
+                 0  16s name, NUL padded
+                16  u8  encoding: of an integer column (see columns), 254 bytes, 255 chunked
+                17  7s  zero
+                24  u64 base of the column
+                32  u64 count of values (bytes: length)
+                40  u64 offset in the file
+                48  u64 length in bytes
+                56  u64 xxh3-64 of the data (chunked: of the section that holds the chunks' sums)
+    last        footer, 64 bytes
+                 0  u64 offset of the directory
+                 8  u64 sections
+                16  u64 xxh3-64 of the directory
+                24  16s fingerprint: xxh3-128 of header + directory
+                40  8s  zero
+                48  8s  magic b"ENGRAMDB"
+                56  u64 xxh3-64 of bytes 0..56
+All integers are little-endian. The manifest repeats the fingerprint, which covers every checksum in
+the file, so a stale or misdirected file is noticed although it is valid in itself. A section is
+checked when it is first read; a chunked section is mapped, and checked when it is first touched.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from engramdb.errors import CorruptionError, IncompatibleFormatError
+from engramdb.lsm import columns
+from engramdb.lsm.columns import Column
+from engramdb.lsm.environment import Environment, File
+from engramdb.lsm.keys import U64
+
+SEGMENT: Final = b"SEGM"
+VECTORS: Final = b"VECT"
+MARKS: Final = b"MARK"
+
+MAGIC: Final = b"ENGRAMDB"
+VERSION: Final = 1
+BYTES: Final = 254
+CHUNKED: Final = 255
+CHUNK_BYTES: Final = 2**18
+ALIGNMENT: Final = 64
+
+HEADER: Final = struct.Struct("<8s4sHH16sQ16sQ")
+ENTRY: Final = struct.Struct("<16sB7sQQQQQ")
+FOOTER: Final = struct.Struct("<QQQ16s8s8sQ")
+assert HEADER.size == ENTRY.size == FOOTER.size == 64
+
+_sum = xxhash.xxh3_64_intdigest
+Buffer = bytes | memoryview
+Matrix = npt.NDArray[np.float32]
+
+
+class ContainerWriter:
+    """Collects sections and writes them, the directory and the footer, in one pass."""
+
+    def __init__(self, kind: bytes, database: bytes, number: int) -> None:
+        head = HEADER.pack(MAGIC, kind, VERSION, 0, database, number, bytes(16), 0)[:56]
+        self._header = head + _sum(head).to_bytes(8, "little")
+        self._sections: list[tuple[str, int, int, int, Buffer]] = []
+        self._matrix: tuple[str, int, Iterable[Matrix]] | None = None
+
+    def column(self, name: str, values: U64) -> None:
+        """A column of unsigned integers, in its smallest encoding."""
+        encoding, base, data = columns.pack(values)
+        self._sections.append((name, encoding, base, len(values), data))
+
+    def blob(self, name: str, data: Buffer) -> None:
+        """Bytes."""
+        self._sections.append((name, BYTES, 0, memoryview(data).nbytes, data))
+
+    def matrix(self, name: str, length: int, parts: Iterable[Matrix]) -> None:
+        """A float32 matrix of `length` bytes to be mapped, with a sum for each chunk of it in
+        `name`.sums. It comes in parts, so that it need not be in memory as a whole: of a multiple
+        of rows_per_part() rows each, the last one apart. It is written last."""
+        self._matrix = (name, length, parts)
+
+    def write(self, environment: Environment, path: str) -> tuple[int, bytes]:
+        """Write and sync the file, which must not exist. Returns its size and fingerprint."""
+        file = environment.open(path, "x")
+        try:
+            file.write_at(0, self._header)
+            offset, directory = ALIGNMENT, []
+            for name, encoding, base, count, data in self._sections:
+                directory.append(_entry(name, encoding, base, count, offset, data))
+                offset = _write_aligned(file, offset, data)
+            if self._matrix is not None:
+                name, length, parts = self._matrix
+                sums = _write_matrix(file, offset, length, parts)
+                digest = _sum(sums)
+                directory.append(
+                    ENTRY.pack(name.encode(), CHUNKED, bytes(7), 0, length, offset, length, digest)
+                )
+                offset += -(-length // ALIGNMENT) * ALIGNMENT
+                directory.append(_entry(f"{name}.sums", BYTES, 0, len(sums), offset, sums))
+                offset = _write_aligned(file, offset, sums)
+            listing = b"".join(directory)
+            fingerprint = xxhash.xxh3_128_digest(self._header + listing)
+            foot = FOOTER.pack(
+                offset, len(directory), _sum(listing), fingerprint, bytes(8), MAGIC, 0
+            )[:56]
+            file.write_at(offset, listing + foot + _sum(foot).to_bytes(8, "little"))
+            file.sync()
+            return offset + len(listing) + FOOTER.size, fingerprint
+        finally:
+            file.close()
+
+
+def rows_per_part(dimension: int) -> int:
+    """A number of rows of a float32 matrix that fills whole chunks: about 8 MiB of them."""
+    unit = CHUNK_BYTES // math.gcd(CHUNK_BYTES, 4 * dimension)
+    return unit * max(1, 8 * 2**20 // (unit * 4 * dimension))
+
+
+def _entry(name: str, encoding: int, base: int, count: int, offset: int, data: Buffer) -> bytes:
+    length = memoryview(data).nbytes
+    return ENTRY.pack(name.encode(), encoding, bytes(7), base, count, offset, length, _sum(data))
+
+
+def _write_aligned(file: File, offset: int, data: Buffer) -> int:
+    length = memoryview(data).nbytes
+    if length:
+        file.write_at(offset, memoryview(data).cast("B"))
+    return offset + -(-length // ALIGNMENT) * ALIGNMENT
+
+
+def _write_matrix(file: File, offset: int, length: int, parts: Iterable[Matrix]) -> bytes:
+    sums: list[int] = []
+    written = 0
+    for part in parts:
+        if not part.size:
+            continue
+        view = np.ascontiguousarray(part, "<f4").data.cast("B")
+        sums += [_sum(view[i : i + CHUNK_BYTES]) for i in range(0, len(view), CHUNK_BYTES)]
+        file.write_at(offset + written, view)
+        written += len(view)
+    if written != length:
+        raise ValueError(f"{written} bytes of a matrix of {length}")
+    return np.array(sums, "<u8").tobytes()
+
+
+class Section:
+    """An entry of the directory."""
+
+    __slots__ = ("base", "count", "digest", "encoding", "entry_offset", "length", "offset")
+
+    def __init__(
+        self, entry_offset: int, fields: tuple[bytes, int, bytes, int, int, int, int, int]
+    ):
+        self.entry_offset = entry_offset
+        _, self.encoding, _, self.base, self.count, self.offset, self.length, self.digest = fields
+
+
+class ContainerReader:
+    """An open container. Raises CorruptionError or IncompatibleFormatError when it is not sound."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        path: str,
+        *,
+        kind: bytes,
+        database: bytes,
+        number: int,
+        size: int,
+        fingerprint: bytes,
+    ) -> None:
+        self.path = path
+        try:
+            self.file: File = environment.open(path, "r")
+        except FileNotFoundError as error:
+            raise CorruptionError(path, 0, "a file that the manifest names", "no file") from error
+        try:
+            self._open(kind, database, number, size, fingerprint)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _open(
+        self, kind: bytes, database: bytes, number: int, size: int, fingerprint: bytes
+    ) -> None:
+        found = self.file.size()
+        if found != size:
+            raise CorruptionError(self.path, min(found, size), f"{size} bytes", f"{found} bytes")
+        header = self.file.read_at(0, HEADER.size)
+        magic, got_kind, version, _, got_database, got_number, _, digest = HEADER.unpack(header)
+        if magic != MAGIC:
+            raise CorruptionError(self.path, 0, MAGIC, magic)
+        if _sum(header[:56]) != digest:
+            raise CorruptionError(self.path, 56, f"sum {_sum(header[:56]):#x}", f"{digest:#x}")
+        if version != VERSION:
+            raise IncompatibleFormatError(
+                f"{self.path} has format version {version}, this EngramDB reads {VERSION}: upgrade"
+            )
+        expected = (kind, database, number)
+        if (got_kind, got_database, got_number) != expected:
+            raise IncompatibleFormatError(
+                f"{self.path} belongs elsewhere: kind, database, number are "
+                f"{(got_kind, got_database.hex(), got_number)}, "
+                f"expected {(kind, database.hex(), number)}"
+            )
+        footer = self.file.read_at(size - FOOTER.size, FOOTER.size)
+        start, count, listing_sum, got_fingerprint, _, magic, digest = FOOTER.unpack(footer)
+        where = size - FOOTER.size
+        if magic != MAGIC or _sum(footer[:56]) != digest:
+            raise CorruptionError(self.path, where, "a sound footer", footer.hex())
+        if start + count * ENTRY.size != where:
+            raise CorruptionError(self.path, where, "a directory before the footer", start)
+        listing = self.file.read_at(start, where - start)
+        if _sum(listing) != listing_sum:
+            raise CorruptionError(self.path, start, f"sum {listing_sum:#x}", f"{_sum(listing):#x}")
+        if not got_fingerprint == fingerprint == xxhash.xxh3_128_digest(header + listing):
+            raise CorruptionError(
+                self.path, where + 24, f"fingerprint {fingerprint.hex()}", got_fingerprint.hex()
+            )
+        self._sections: dict[str, Section] = {}
+        for position, fields in enumerate(ENTRY.iter_unpack(listing)):
+            section = Section(start + position * ENTRY.size, fields)
+            if section.offset + section.length > start:
+                raise CorruptionError(self.path, section.entry_offset, "a section inside", "beyond")
+            self._sections[fields[0].rstrip(b"\0").decode("ascii")] = section
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sections
+
+    def names(self) -> list[str]:
+        """The names of all sections."""
+        return list(self._sections)
+
+    def section(self, name: str) -> Section:
+        """The directory entry of a section. Raises CorruptionError if there is none."""
+        try:
+            return self._sections[name]
+        except KeyError:
+            raise CorruptionError(self.path, 0, f"a section {name!r}", self.names()) from None
+
+    def blob(self, name: str) -> bytes:
+        """The bytes of a section, checked."""
+        section = self.section(name)
+        return self._checked(section, section.offset, section.length, section.digest)
+
+    def part(self, name: str, start: int, length: int, digest: int) -> bytes:
+        """A part of a section that has a sum of its own, checked."""
+        return self._checked(self.section(name), self.section(name).offset + start, length, digest)
+
+    def _checked(self, section: Section, offset: int, length: int, digest: int) -> bytes:
+        data = self.file.read_at(offset, length)
+        if len(data) != length or _sum(data) != digest:
+            raise CorruptionError(self.path, offset, f"sum {digest:#x}", f"{_sum(data):#x}")
+        return data
+
+    def column(self, name: str) -> Column:
+        """A column, checked."""
+        section = self.section(name)
+        if section.encoding > columns.RAW:
+            raise CorruptionError(self.path, section.entry_offset, "a column", section.encoding)
+        expected = columns.encoded_size(section.encoding, section.count)
+        if expected != section.length:
+            raise CorruptionError(
+                self.path, section.entry_offset, f"{expected} bytes", f"{section.length} bytes"
+            )
+        return Column(section.encoding, section.base, section.count, self.blob(name))
+
+    def chunked(self, name: str) -> memoryview:
+        """The mapped bytes of a chunked section, not yet checked: see check_chunks()."""
+        section = self.section(name)
+        return self.file.map()[section.offset : section.offset + section.length]
+
+    def check_chunks(self, name: str, data: memoryview) -> None:
+        """Check every chunk of a mapped section against its sum."""
+        section = self.section(name)
+        sums = np.frombuffer(self.blob(f"{name}.sums"), "<u8").tolist()
+        if len(sums) != -(-section.length // CHUNK_BYTES):
+            raise CorruptionError(self.path, section.offset, "a sum for each chunk", len(sums))
+        for i, expected in enumerate(sums):
+            got = _sum(data[i * CHUNK_BYTES : (i + 1) * CHUNK_BYTES])
+            if got != expected:
+                at = section.offset + i * CHUNK_BYTES
+                raise CorruptionError(self.path, at, f"sum {expected:#x}", f"{got:#x}")
+
+    def verify(self) -> int:
+        """Check every section of the file. Returns the bytes read."""
+        for name, section in self._sections.items():
+            if section.encoding == CHUNKED:
+                # read, not mapped: what the disk holds now, not what was mapped long ago
+                self.check_chunks(
+                    name, memoryview(self.file.read_at(section.offset, section.length))
+                )
+            else:
+                self.blob(name)
+        return self.file.size()
+
+    def close(self) -> None:
+        """Close the file. What was mapped stays readable."""
+        self.file.close()

@@ -1,0 +1,363 @@
+"""What the parts of an open engine share: where it is, what it consists of, who may touch it when.
+
+Locks, in the order in which they are taken:
+    compaction_lock   one merge (or purge) at a time
+    flush_lock        one flush at a time
+    manifest_lock     one publisher of a manifest at a time
+    write_lock        sequencing, the log, the active memtable, and the swap of `state`
+Readers take none: they read `state` once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from engramdb.errors import ClosedError, EngramError, ReadOnlyError, StoragePoisonedError
+from engramdb.lsm import manifest as manifests
+from engramdb.lsm.block_cache import BlockCache
+from engramdb.lsm.environment import Environment, File, Lock, forking
+from engramdb.lsm.log_format import FileHeader
+from engramdb.lsm.log_writer import LogWriter, encode_visible
+from engramdb.lsm.manifest import FileEntry, Manifest, SegmentEntry, VectorEntry
+from engramdb.lsm.memtable import Memtable
+from engramdb.lsm.options import OS, Options
+from engramdb.lsm.segment import Segment
+from engramdb.lsm.snapshot import Snapshot
+from engramdb.lsm.vector_file import VectorFile
+from engramdb.lsm.version import State, Version
+
+DIRECTORIES = ("wal", "seg", "vec", "tmp")
+
+
+class Core:
+    """The shared state of one open engine."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        directory: str,
+        options: Options,
+        manifest: Manifest,
+        state: State,
+        *,
+        next_file: int,
+        next_vector: int,
+        read_only: bool,
+        cache: BlockCache,
+        lock: Lock | None = None,
+        predecessor: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.environment = environment
+        self.directory = directory
+        self.options = options
+        self.manifest = manifest
+        self.database = bytes.fromhex(manifest.database)
+        self.state = state
+        self.read_only = read_only
+        self.cache = cache
+        self.file_lock = lock
+        self.epoch = manifest.epoch + 1
+        self.next_vector = next_vector
+        self.last_seq = state.seq
+        self.last_time = state.time
+        self.log: LogWriter | None = None
+        self.poison: BaseException | None = None
+        self.closed = ""  # why, if it is
+        self.stalled_seconds = 0.0
+        self.reader_name = ""  # of our file in readers/
+        self.truncated_bytes = 0  # of a torn log tail, when this was opened
+        self.wake: Callable[[], None] = _nothing  # tells maintenance that there may be work
+        self.compaction_lock = threading.Lock()
+        self.flush_lock = threading.Lock()
+        self.manifest_lock = threading.Lock()
+        self.write_lock = threading.Lock()
+        self.room = threading.Condition(self.write_lock)  # told when a flush or merge is done
+        self.space = manifest.spaces[0].dimension if manifest.spaces else options.dimension
+        self._next_file = next_file
+        self._number_lock = threading.Lock()
+        self._predecessor = predecessor
+        self._visible: File | None = None
+        forking.register(self)
+
+    # Whether it may be used
+
+    def after_fork_in_child(self) -> None:
+        """The child must not write to the parent's files, nor hold its lock."""
+        self.closed = "it was opened before this process was forked"
+        if self.file_lock is not None:
+            self.file_lock.after_fork_in_child()
+
+    def check_open(self) -> None:
+        """Raises ClosedError."""
+        if self.closed:
+            raise ClosedError(f"this database cannot be used: {self.closed}; open it again")
+
+    def check_writable(self) -> None:
+        """Raises ClosedError, ReadOnlyError or StoragePoisonedError."""
+        if self.closed:
+            self.check_open()
+        if self.read_only:
+            raise ReadOnlyError(
+                "this database was opened read-only; open it without read_only=True"
+            )
+        if self.poison is not None:
+            raise StoragePoisonedError(self.poison)
+
+    def fail(self, error: BaseException) -> StoragePoisonedError:
+        """No further write is acknowledged. Returns what to raise."""
+        if self.poison is None:
+            self.poison = error
+        return StoragePoisonedError(error)
+
+    def close(self, reason: str) -> None:
+        """Close all files and let go of the lock; `reason` is what later users are told."""
+        if self.closed:
+            return
+        self.closed = reason
+        with self.write_lock:
+            if self.log is not None:
+                self.log.close()
+            if self._visible is not None:
+                self._visible.close()
+            if self.file_lock is not None:
+                self.file_lock.release()
+            if self.reader_name:
+                self.environment.unlink(f"{self.directory}/readers/{self.reader_name}")
+            version = self.state.version
+            empty = version._replace(
+                active=Memtable(0, self.options.memtable_bytes_max),
+                frozen=(),
+                segments=(),
+                vectors=(),
+            )
+            self.state = self.state._replace(version=empty)
+
+    def has_work(self) -> bool:
+        """Whether inline maintenance has something to do."""
+        return bool(self.state.version.frozen)
+
+    # Names
+
+    def new_number(self) -> int:
+        """The next file number: one counter for all kinds, never used again."""
+        with self._number_lock:
+            number = self._next_file
+            self._next_file += 1
+            return number
+
+    def path(self, kind: str, number: int) -> str:
+        """The path of a segment ("seg"), its marks ("mark"), or a vector file ("vec")."""
+        return file_path(self.directory, kind, number)
+
+    def temporary(self, kind: str, number: int) -> str:
+        """Where that file is written before it is renamed into place."""
+        return f"{self.directory}/tmp/{number:06d}.{kind}"
+
+    def place(self, kind: str, number: int) -> None:
+        """Rename a written and synced file into place. Under the manifest lock, so that it is not
+        taken for an obsolete file; publish() syncs the directory."""
+        self.environment.rename(self.temporary(kind, number), self.path(kind, number))
+
+    # The log
+
+    def open_log(self) -> LogWriter:
+        """The active log, made when the first commit comes. Under the write lock."""
+        if self.log is None:
+            active = self.state.version.active
+            allocate = 0 if self.options.durability == OS else self.options.log_allocate_bytes
+            number = self.new_number()
+            active.log = number
+            self.log = LogWriter(
+                self.environment,
+                self.directory,
+                self.database,
+                number,
+                fields=FileHeader(self.epoch, *self._predecessor),
+                allocate_bytes=allocate,
+            )
+        return self.log
+
+    def freeze(self) -> None:
+        """Make the active memtable immutable and start another. Under the write lock.
+
+        The log is synced first: a later log proves that this one is complete.
+        """
+        state = self.state
+        if not len(state.version.active):
+            return
+        log = self.open_log()
+        log.sync()
+        log.close()
+        self._predecessor = (log.number, log.size)
+        self.log = None
+        version = state.version
+        active = Memtable(0, self.options.memtable_bytes_max)
+        self.state = state._replace(
+            version=version._replace(active=active, frozen=(*version.frozen, version.active))
+        )
+
+    def show(self) -> None:
+        """Tell readers in other processes what is visible and synced. Under the write lock."""
+        log = self.log
+        if log is None or not self.environment.is_persistent:
+            return
+        if self._visible is None:
+            path = f"{self.directory}/VISIBLE"
+            mode = "w" if self.environment.exists(path) else "x"
+            self._visible = self.environment.open(path, "w" if mode == "w" else "x")
+        self._visible.write_at(
+            0, encode_visible(log.number, log.synced, log.size, self.state.seq, self.state.time)
+        )
+
+    def sync_log(self) -> None:
+        """Make everything committed so far durable. Raises StoragePoisonedError."""
+        with self.write_lock:
+            if self.poison is not None or self.closed:
+                return
+            try:
+                if self.log is not None and self.log.synced < self.log.size:
+                    self.log.sync()
+                    self.show()
+            except OSError as error:
+                raise self.fail(error) from error
+
+    # The manifest
+
+    def log_floor(self, version: Version) -> int:
+        """The first log that is still needed by this version; all are when it is not flushed."""
+        tables = [table.log for table in (*version.frozen, version.active) if table.log]
+        return min(tables, default=self._next_file)
+
+    def snapshot(self) -> Snapshot:
+        """Now."""
+        state = self.state
+        return Snapshot(state.version, state.seq, state.time)
+
+    def sequenced(self) -> Snapshot:
+        """Everything that has a seq, durable or not. Under the write lock."""
+        return Snapshot(self.state.version, self.last_seq, self.last_time)
+
+    def save_marks(
+        self, files: tuple[Segment, ...] | tuple[VectorFile, ...], kind: str, seq: int
+    ) -> list[Any]:
+        """The entries of these files, after writing the marks up to `seq` that are not in one yet.
+        Under the manifest lock."""
+        entries = []
+        for file in files:
+            entry: FileEntry = file.entry
+            count = file.marks.count_until(seq)
+            if count > file.marks.persisted:
+                number = self.new_number()
+                path = self.temporary("mark", number)
+                size, fingerprint = file.marks.write(
+                    self.environment, path, self.database, number, count
+                )
+                self.place("mark", number)
+                entry = msgspec.structs.replace(
+                    entry,
+                    marks=number,
+                    marks_origin=self.database.hex(),
+                    marks_size=size,
+                    marks_fingerprint=fingerprint.hex(),
+                )
+                file.entry = entry  # type: ignore[assignment]
+                file.marks.number, file.marks.persisted = number, count
+            entries.append(entry)
+        return entries
+
+    def publish(
+        self,
+        segments: tuple[Segment, ...],
+        vectors: tuple[VectorFile, ...],
+        *,
+        seq: int,
+        time: int,
+        log_floor: int,
+        **changes: Any,
+    ) -> None:
+        """Make these files the database, durably. Under the manifest lock. Poisons on failure."""
+        try:
+            segment_entries: list[SegmentEntry] = self.save_marks(segments, "seg", seq)
+            vector_entries: list[VectorEntry] = self.save_marks(vectors, "vec", seq)
+            for name in ("seg", "vec"):
+                self.environment.sync_directory(f"{self.directory}/{name}")
+            with self._number_lock:
+                next_file = self._next_file
+            spaces = [] if self.space is None else [manifests.Space("", self.space)]
+            manifest = msgspec.structs.replace(
+                self.manifest,
+                number=self.manifest.number + 1,
+                epoch=self.epoch,
+                next_file=next_file,
+                next_vector=self.next_vector,
+                last_seq=seq,
+                last_time=time,
+                log_floor=log_floor,
+                segments=segment_entries,
+                vectors=vector_entries,
+                spaces=spaces,
+                **changes,
+            )
+            manifests.publish(self.environment, self.directory, manifest)
+        except (OSError, EngramError) as error:
+            raise self.fail(error) from error
+        self.manifest = manifest
+
+    def republish(self, **changes: Any) -> None:
+        """The same files with other settings, durably. Under the manifest lock."""
+        version = self.state.version
+        manifest = self.manifest
+        self.publish(
+            version.segments,
+            version.vectors,
+            seq=manifest.last_seq,
+            time=manifest.last_time,
+            log_floor=manifest.log_floor,
+            **changes,
+        )
+
+    def remove_obsolete(self) -> None:
+        """Unlink every file that the manifest does not need. Under the manifest lock.
+
+        Open readers keep what they have mapped; a crash before this leaves it to the next opening.
+        """
+        live = live_names(self.manifest)
+        environment, directory = self.environment, self.directory
+        try:
+            for name in ("seg", "vec"):
+                for entry in environment.list(f"{directory}/{name}"):
+                    if f"{name}/{entry}" not in live:
+                        environment.unlink(f"{directory}/{name}/{entry}")
+                        self.cache.drop(number_of(entry))
+            for entry in environment.list(f"{directory}/wal"):
+                if number_of(entry) < self.manifest.log_floor:
+                    environment.unlink(f"{directory}/wal/{entry}")
+        except OSError as error:
+            raise self.fail(error) from error
+
+
+def _nothing() -> None:
+    """What wakes nobody."""
+
+
+def file_path(directory: str, kind: str, number: int) -> str:
+    """The path of a segment, of marks (they stand beside the segments) or of a vector file."""
+    return f"{directory}/{'vec' if kind == 'vec' else 'seg'}/{number:06d}.{kind}"
+
+
+def number_of(name: str) -> int:
+    """The file number in a file name; 0 if it is none of ours."""
+    stem = name.partition(".")[0]
+    return int(stem) if stem.isdigit() else 0
+
+
+def live_names(manifest: Manifest) -> set[str]:
+    """The names, relative to the directory, of all files that a manifest names."""
+    names = {f"seg/{entry.number:06d}.seg" for entry in manifest.segments}
+    names |= {f"vec/{entry.number:06d}.vec" for entry in manifest.vectors}
+    entries: list[FileEntry] = [*manifest.segments, *manifest.vectors]
+    return names | {f"seg/{entry.marks:06d}.mark" for entry in entries if entry.marks}

@@ -1,0 +1,321 @@
+"""The storage engine: versioned records in one log, and everything else a function of a prefix of
+it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from engramdb.errors import HistoryUnavailableError, InvalidInputError
+from engramdb.lsm import bulk, compaction, copies, purge, statistics, verification
+from engramdb.lsm.bulk import ColumnBatch
+from engramdb.lsm.committer import Committer
+from engramdb.lsm.core import Core
+from engramdb.lsm.environment import Environment, PosixEnvironment
+from engramdb.lsm.flush import flush_oldest
+from engramdb.lsm.limits import NAME_BYTES_MAX
+from engramdb.lsm.maintenance import Maintenance
+from engramdb.lsm.manifest import encode_policy
+from engramdb.lsm.opening import load_to_read, open_core
+from engramdb.lsm.options import SYNC, Options
+from engramdb.lsm.purge import PurgeReport
+from engramdb.lsm.records import Batch, Change, Commit
+from engramdb.lsm.retention import History, check_history
+from engramdb.lsm.snapshot import Snapshot
+from engramdb.lsm.verification import VerifyReport
+
+
+class StorageEngine:
+    """An open directory of versioned records. Thread-safe; readers take no lock.
+
+    Every method raises ClosedError after close() and in a forked child; every writing one
+    ReadOnlyError, and StoragePoisonedError once a write has failed.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._committer = Committer(core)
+        self._maintenance = Maintenance(core)
+        core.wake = self._maintenance.wake
+        self._sync_commits = core.options.durability == SYNC
+        if not core.read_only:
+            self._maintenance.start_syncing()
+            if core.state.version.frozen:
+                self._maintenance.wake()
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        options: Options | None = None,
+        *,
+        environment: Environment | None = None,
+        create: bool = True,
+        read_only: bool = False,
+    ) -> StorageEngine:
+        """Open a directory, recovering what a crash left; make it if `create` is True.
+
+        Raises DatabaseLockedError (another writer), InvalidInputError (no database there),
+        CorruptionError, IncompatibleFormatError, StoragePoisonedError (an I/O error).
+        """
+        environment = PosixEnvironment() if environment is None else environment
+        return cls(
+            open_core(environment, path, options or Options(), create=create, read_only=read_only)
+        )
+
+    # Writing
+
+    def commit(
+        self, batch: Batch, *, sync: bool | None = None, idempotency_key: str | None = None
+    ) -> Commit:
+        """Commit a batch atomically.
+
+        `sync`: return only when it is durable (None: as the durability level says). A commit with
+        an idempotency key that was committed before is not done again; the first one is returned.
+        Raises ConflictError, GuardFailed, InvalidInputError (nothing was written), WriteStallError.
+        """
+        wants = self._sync_commits if sync is None else sync
+        commit = self._committer.commit(batch, sync=wants, idempotency_key=idempotency_key)
+        if not self._core.options.background and self._core.has_work():
+            self._maintenance.run_inline()
+        return commit
+
+    def commit_columns(self, batch: ColumnBatch, *, sync: bool | None = None) -> Commit:
+        """Commit many memories atomically. A large batch goes around the log and is always synced.
+
+        Raises InvalidInputError (nothing was written).
+        """
+        core = self._core
+        core.check_writable()
+        order = bulk.check_columns(batch, core.space)
+        if batch.nbytes() < core.options.bulk_bytes_min:
+            return self.commit(batch.as_batch(), sync=sync)
+        commit = bulk.ingest(core, batch, order)
+        self._maintenance.run_inline()
+        return commit
+
+    def wait_durable(self, seq: int) -> None:
+        """Return when the commit `seq` is durable."""
+        self._core.check_writable()
+        if seq > self._core.manifest.last_seq:
+            self._core.sync_log()
+
+    # Reading
+
+    def latest(self) -> Snapshot:
+        """Now, for a quick read."""
+        core = self._core
+        if core.closed:
+            core.check_open()
+        state = core.state
+        return Snapshot(state.version, state.seq, state.time)
+
+    snapshot = latest
+
+    def at(self, seq: int, *, partial: bool = False) -> Snapshot:
+        """The database as of a commit; a seq above the last one means the last one.
+
+        Below the history floor, unless that very seq is pinned: raises HistoryUnavailableError, or
+        with `partial` gives a snapshot in which single records can be read that are still there.
+        """
+        self._core.check_open()
+        state = self._core.state
+        seq = min(max(seq, 0), state.seq)
+        if seq == state.seq:
+            return Snapshot(state.version, seq, state.time)
+        kept = seq >= state.floor or any(
+            pinned == seq for pinned, _ in self._core.manifest.pins.values()
+        )
+        if not kept and not partial:
+            raise HistoryUnavailableError(
+                f"commit {seq} lies before commit {state.floor}, from which on the retention "
+                "policy has kept everything; tag() the moments that must stay"
+            )
+        return Snapshot(state.version, seq, self._time_of(state.version, seq), partial=not kept)
+
+    def _time_of(self, version: Any, seq: int) -> int:
+        """The time of a commit; 0 if it has no versions any more."""
+        changes = Snapshot(version, seq, 0).changes(seq - 1)
+        return changes[-1].time if changes else 0
+
+    def seq_at(self, time: int) -> int:
+        """The last commit at or before a time in microseconds since the epoch; 0 if none."""
+        return self.latest().seq_at(time)
+
+    def changes(self, since_seq: int, until_seq: int | None = None) -> list[Change]:
+        """The commits in (since_seq, until_seq], oldest first.
+
+        Raises HistoryUnavailableError if some of them may have been dropped.
+        """
+        if since_seq < self._core.state.floor and self._core.state.floor:
+            raise HistoryUnavailableError(
+                f"commits up to {self._core.state.floor} are not complete any more: the retention "
+                "policy dropped versions of them"
+            )
+        latest = self.latest()
+        until = latest.seq if until_seq is None else min(until_seq, latest.seq)
+        return Snapshot(latest.version, until, 0).changes(since_seq)
+
+    # Pins and policy
+
+    def pin(self, name: str, seq: int | None = None) -> Commit:
+        """Keep what is visible at a commit (None: the last one), durably, under this name.
+
+        Raises HistoryUnavailableError if it is not complete any more, InvalidInputError.
+        """
+        core = self._core
+        core.check_writable()
+        if not name or len(name.encode()) > NAME_BYTES_MAX:
+            raise InvalidInputError("name", f"1 to {NAME_BYTES_MAX} bytes of UTF-8")
+        with core.compaction_lock, core.flush_lock, core.manifest_lock:
+            snapshot = self.latest() if seq is None else self.at(seq)
+            core.sync_log()  # a pin must not be durable before the commit it names
+            commit = Commit(snapshot.seq, snapshot.time)
+            core.republish(pins={**core.manifest.pins, name: (commit.seq, commit.time)})
+        return commit
+
+    def unpin(self, name: str) -> bool:
+        """Forget a name, durably. False if there is none."""
+        core = self._core
+        core.check_writable()
+        with core.manifest_lock:
+            if name not in core.manifest.pins:
+                return False
+            pins = {key: value for key, value in core.manifest.pins.items() if key != name}
+            core.republish(pins=pins)
+        return True
+
+    def pins(self) -> dict[str, Commit]:
+        """All pins, by name."""
+        self._core.check_open()
+        return {name: Commit(*pin) for name, pin in self._core.manifest.pins.items()}
+
+    @property
+    def history_policy(self) -> History:
+        """What compaction keeps."""
+        return self._core.manifest.policy()
+
+    def set_history(self, policy: History) -> None:
+        """Change, durably, what flush and compaction keep from now on."""
+        core = self._core
+        core.check_writable()
+        check_history(policy)
+        with core.manifest_lock:
+            core.republish(history=encode_policy(policy))
+        core.wake()
+
+    # Care
+
+    def flush(self) -> None:
+        """Write all memtables to files. When it returns everything committed is durable."""
+        core = self._core
+        core.check_writable()
+        with core.write_lock:
+            self._freeze()
+        while flush_oldest(core):
+            pass
+        core.wake()
+
+    def _freeze(self) -> None:
+        try:
+            self._core.freeze()
+        except OSError as error:
+            raise self._core.fail(error) from error
+
+    def compact(self) -> None:
+        """Flush, merge everything under the policy, and free what nobody refers to."""
+        self.flush()
+        compaction.compact_all(self._core)
+
+    def purge(self, keys: list[bytes]) -> PurgeReport:
+        """Erase every version of these memories, and of their edges, from every file."""
+        return purge.purge(self._core, keys)
+
+    def checkpoint(self, path: str) -> None:
+        """A copy of now that can be opened; hard links where they reach."""
+        self._core.check_open()
+        copies.copy_database(self._core, path, new_identity=False)
+
+    def fork(self, path: str) -> None:
+        """As checkpoint, with an identity of its own."""
+        self._core.check_open()
+        copies.copy_database(self._core, path, new_identity=True)
+
+    def verify(self) -> VerifyReport:
+        """Read everything from the disk and check it."""
+        self._core.check_open()
+        return verification.verify(self._core)
+
+    def stats(self) -> dict[str, Any]:
+        """Sizes in bytes and counts; see docs/."""
+        self._core.check_open()
+        return statistics.collect(self._core)
+
+    def refresh(self) -> int:
+        """Follow the writer, if opened read-only. Returns the visible seq."""
+        core = self._core
+        core.check_open()
+        if core.read_only:
+            manifest, recovered = load_to_read(
+                core.environment, core.directory, core.options, core.cache, core
+            )
+            if recovered.state.seq >= core.state.seq:  # VISIBLE was unreadable: keep what we have
+                core.manifest, core.space = manifest, recovered.dimension
+                core.state = recovered.state
+        return core.state.seq
+
+    # About itself
+
+    @property
+    def dimension(self) -> int | None:
+        """Of all vectors; None until the first one."""
+        return self._core.space
+
+    @property
+    def last_seq(self) -> int:
+        """The last visible commit."""
+        return self._core.state.seq
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened so."""
+        return self._core.read_only
+
+    @property
+    def path(self) -> str:
+        """The directory."""
+        return self._core.directory
+
+    def check_open(self) -> None:
+        """Raises ClosedError."""
+        self._core.check_open()
+
+    def close(self) -> None:
+        """Flush, stop the threads, let go of the lock. Harmless when repeated.
+
+        After a failed write nothing more is written: what was acknowledged is in the log.
+        """
+        core = self._core
+        if core.closed:
+            return
+        try:
+            if not core.read_only and core.poison is None:
+                self._maintenance.stop()
+                with core.write_lock:
+                    self._freeze()
+                while flush_oldest(core):
+                    pass
+        finally:
+            core.close("it was closed")
+            self._maintenance.stop()
+
+    def __enter__(self) -> StorageEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

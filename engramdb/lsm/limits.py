@@ -1,0 +1,16 @@
+"""Every limit of the engine, in one place."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PAYLOAD_BYTES_MAX: Final = 16 * 2**20  # of one record
+BATCH_BYTES_MAX: Final = 2**31 - 2**20  # of one log record: its length is a signed 32-bit number
+DIMENSION_MAX: Final = 65_536
+TYPE_BYTES_MAX: Final = 256  # of an edge's type, UTF-8
+NAME_BYTES_MAX: Final = 256  # of a pin, UTF-8
+RUN_ROWS_MAX: Final = 2**32 - 1  # row numbers are stored in 32 bits
+MANIFESTS_KEPT: Final = 8
+RUNS_STALL: Final = 12  # writes wait when this many runs wait for compaction (LevelDB's stop)
+FROZEN_STALL: Final = 2  # and when this many memtables wait for their flush
+STALL_SECONDS_MAX: Final = 60.0

@@ -1,0 +1,244 @@
+"""Reads a log back: finds the records that count, tells a torn tail from corruption, makes columns.
+
+A power cut leaves the end of a log in any state, so a bad record there is the end. A bad record
+that was once synced is corruption, and opening refuses it: everything behind it would be lost
+silently. Three things prove that a place was synced: the file VISIBLE, a later record of the same
+log whose `synced` lies beyond it (unsynced writes may land out of order, so a later record alone
+proves nothing: Pebble's rule), and a later log, which is made only after this one was synced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engramdb.errors import CorruptionError
+from engramdb.lsm.log_format import (
+    OWN_VECTOR,
+    PREFIX,
+    RECORD_HEADER,
+    RECORD_MAGIC,
+    body_sum,
+    header_sum,
+)
+from engramdb.lsm.memtable import Ends
+from engramdb.lsm.records import EDGE
+from engramdb.lsm.vector_file import Matrix
+
+
+class LogRecord(NamedTuple):
+    """Where a sound record stands and what its header says."""
+
+    offset: int
+    length: int  # of the body
+    seq: int
+    time: int
+    first_vector: int
+    operations: int
+
+
+def scan(data: bytes, seed: int, start: int, stop: int) -> tuple[list[LogRecord], int]:
+    """The sound records from `start` on, and where they end."""
+    records: list[LogRecord] = []
+    view = memoryview(data)
+    unpack = RECORD_HEADER.unpack_from
+    offset = start
+    last = stop - RECORD_HEADER.size
+    while offset <= last:
+        magic, length, digest, seq, time, _, first, body, count, _ = unpack(data, offset)
+        end = offset + 64 + length
+        if (
+            magic != RECORD_MAGIC
+            or end > stop
+            or digest != header_sum(data[offset + 16 : offset + 64], length, seed)
+            or body != body_sum(view[offset + 64 : end], seed)
+        ):
+            break
+        records.append(LogRecord(offset, length, seq, time, first, count))
+        offset = end
+    return records, offset
+
+
+def proven_synced(data: bytes, seed: int, bad: int) -> int | None:
+    """The offset of a sound header behind `bad` that says that `bad` was synced, if there is
+    one."""
+    aligned = -(-bad // 8) * 8
+    usable = (len(data) - aligned) // 8 * 8
+    if usable < RECORD_HEADER.size:
+        return None
+    words = np.frombuffer(data, "<u4", usable // 4, aligned)[::2]
+    for position in np.flatnonzero(words == RECORD_MAGIC).tolist():
+        offset = aligned + 8 * position
+        if offset + RECORD_HEADER.size > len(data):
+            break
+        _, length, digest, _, _, synced, _, _, _, _ = RECORD_HEADER.unpack_from(data, offset)
+        if digest == header_sum(data[offset + 16 : offset + 64], length, seed) and synced > bad:
+            return offset
+    return None
+
+
+@dataclass(slots=True)
+class LogRows:
+    """The rows of a log as columns, in the order of their seq."""
+
+    record_class: list[int] = field(default_factory=list)
+    kind: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    seq: list[int] = field(default_factory=list)
+    time: list[int] = field(default_factory=list)
+    vector: list[int] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    ends: dict[int, Ends] = field(default_factory=dict)
+    matrices: list[Matrix] = field(default_factory=list)
+    vector_numbers: list[int] = field(default_factory=list)
+    vector_rows: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.seq)
+
+
+def decode(data: bytes, records: list[LogRecord], path: str) -> LogRows:
+    """The rows of these records. Raises CorruptionError if a body does not add up."""
+    rows = LogRows()
+    if not records:
+        return rows
+    # stretches of single memory records (one save each) are decoded as arrays
+    offsets = np.array([record.offset for record in records], np.int64)
+    words = np.frombuffer(data, "<u4", len(data) // 4)
+    body = offsets // 4 + 16
+    single = np.array([record.operations for record in records]) == 1
+    single &= np.array([record.length for record in records]) >= 56
+    single &= (words[np.where(single, body + 2, 0)] == 0) | ~single
+    edges = np.flatnonzero(np.diff(single)) + 1
+    for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(records)], strict=True):
+        try:
+            if single[start]:
+                _decode_singles(data, words, records[start:stop], offsets[start:stop], rows)
+            else:
+                for record in records[start:stop]:
+                    _decode_batch(data, record, rows)
+        except (ValueError, IndexError, UnicodeDecodeError) as error:
+            raise CorruptionError(path, records[start].offset, "a batch", error) from error
+    return rows
+
+
+def _decode_singles(
+    data: bytes,
+    words: npt.NDArray[np.uint32],
+    records: list[LogRecord],
+    offsets: npt.NDArray[np.int64],
+    rows: LogRows,
+) -> None:
+    body = offsets // 4 + 16
+    vectors, dimensions, sizes = words[body], words[body + 1], words[body + 3].astype(np.int64)
+    flags = words[body + 4]
+    lengths = np.array([record.length for record in records], np.int64)
+    needed = 56 + (sizes + 7) // 8 * 8 + (4 * vectors.astype(np.int64) * dimensions + 7) // 8 * 8
+    if bool((vectors > 1).any()) or bool((needed != lengths).any()):
+        raise ValueError("the lengths of a record do not add up")
+    base = len(rows)
+    rows.record_class += (flags & 255).tolist()
+    rows.kind += (flags >> 8 & 255).tolist()
+    starts = (offsets + 64).tolist()
+    rows.keys += [data[at + 24 : at + 40] for at in starts]
+    rows.seq += [record.seq for record in records]
+    rows.time += [record.time for record in records]
+    shared = words[body + 10].astype(np.uint64) | words[body + 11].astype(np.uint64) << np.uint64(
+        32
+    )
+    first = np.array([record.first_vector for record in records], np.uint64)
+    rows.vector += np.where(shared == np.uint64(OWN_VECTOR), first, shared).tolist()
+    rows.payloads += [
+        data[at + 56 : at + 56 + size] for at, size in zip(starts, sizes.tolist(), strict=True)
+    ]
+    with_vector = np.flatnonzero(vectors == 1)
+    if not len(with_vector):
+        return
+    dimension = int(dimensions[with_vector[0]])
+    if dimension == 0 or bool((dimensions[with_vector] != dimension).any()):
+        raise ValueError("vectors of different dimensions")
+    floats = words.view("<f4")
+    windows = np.lib.stride_tricks.as_strided(
+        floats, (len(floats) - dimension + 1, dimension), (4, 4), writeable=False
+    )
+    at = body[with_vector] + 14 + (sizes[with_vector] + 7) // 8 * 2
+    rows.matrices.append(windows[at])
+    rows.vector_numbers += first[with_vector].tolist()
+    rows.vector_rows += (with_vector + base).tolist()
+
+
+def _decode_batch(data: bytes, record: LogRecord, rows: LogRows) -> None:
+    at = record.offset + 64
+    end = at + record.length
+    count = record.operations
+    vectors, dimension, edges, payload_bytes = PREFIX.unpack_from(data, at)
+    at += PREFIX.size
+    classes = data[at : at + count]
+    kinds = data[at + count : at + 2 * count]
+    at += -(-2 * count // 8) * 8
+    base = len(rows)
+    if at + 28 * count > end:
+        raise ValueError("more operations than bytes")
+    rows.keys += [data[i : i + 16] for i in range(at, at + 16 * count, 16)]
+    at += 16 * count
+    numbers = np.frombuffer(data, "<u8", count, at)
+    own = np.flatnonzero(numbers == np.uint64(OWN_VECTOR))
+    if len(own) != vectors:
+        raise ValueError(f"{len(own)} of {vectors} vectors")
+    resolved = numbers.copy()
+    resolved[own] = np.arange(record.first_vector, record.first_vector + vectors, dtype=np.uint64)
+    at += 8 * count
+    sizes = np.frombuffer(data, "<u4", count, at).tolist()
+    at += -(-4 * count // 8) * 8
+    if sum(sizes) != payload_bytes or at + payload_bytes > end:
+        raise ValueError("the payload lengths do not add up")
+    rows.payloads += [
+        data[stop - size : stop]
+        for stop, size in zip(accumulate(sizes, initial=at), [0, *sizes], strict=True)
+    ][1:]
+    at += -(-payload_bytes // 8) * 8
+    if edges:
+        at = _decode_ends(data, at, end, edges, classes, base, rows)
+    if vectors:
+        rows.matrices.append(
+            np.frombuffer(data, "<f4", vectors * dimension, at).reshape(vectors, dimension)
+        )
+        rows.vector_numbers += resolved[own].tolist()
+        rows.vector_rows += (own + base).tolist()
+        at += -(-4 * vectors * dimension // 8) * 8
+    if at != end or len(classes) != count or len(kinds) != count:
+        raise ValueError("a batch of another length")
+    rows.record_class += classes
+    rows.kind += kinds
+    rows.seq += [record.seq] * count
+    rows.time += [record.time] * count
+    rows.vector += resolved.tolist()
+
+
+def _decode_ends(
+    data: bytes, at: int, end: int, edges: int, classes: bytes, base: int, rows: LogRows
+) -> int:
+    places = [base + i for i, record_class in enumerate(classes) if record_class == EDGE]
+    if len(places) != edges or at + 44 * edges > end:
+        raise ValueError(f"{len(places)} of {edges} edges")
+    sources = [data[i : i + 16] for i in range(at, at + 16 * edges, 16)]
+    at += 16 * edges
+    targets = [data[i : i + 16] for i in range(at, at + 16 * edges, 16)]
+    at += 16 * edges
+    strengths = np.frombuffer(data, "<f8", edges, at).tolist()
+    at += 8 * edges
+    sizes = np.frombuffer(data, "<u4", edges, at).tolist()
+    at += -(-4 * edges // 8) * 8
+    stop = at
+    for place, source, target, strength, size in zip(
+        places, sources, targets, strengths, sizes, strict=True
+    ):
+        stop += size
+        if stop > end:
+            raise ValueError("edge types beyond the record")
+        rows.ends[place] = (source, target, data[stop - size : stop].decode(), strength)
+    return at + -(-(stop - at) // 8) * 8

@@ -1,0 +1,213 @@
+"""Makes, locks and opens a directory."""
+
+from __future__ import annotations
+
+from engramdb.errors import (
+    CorruptionError,
+    DatabaseLockedError,
+    EngramError,
+    IncompatibleFormatError,
+    InvalidInputError,
+    StoragePoisonedError,
+)
+from engramdb.lsm import manifest as manifests
+from engramdb.lsm.block_cache import BlockCache
+from engramdb.lsm.core import DIRECTORIES, Core, live_names, number_of
+from engramdb.lsm.environment import Environment, Lock, LockHeld
+from engramdb.lsm.log_writer import encode_visible
+from engramdb.lsm.manifest import Manifest, encode_policy
+from engramdb.lsm.options import Options
+from engramdb.lsm.recovery import Recovered, open_files, recover
+
+_OURS = {*DIRECTORIES, "LOCK", "VISIBLE", "lost", "readers"}
+
+
+def open_core(
+    environment: Environment, directory: str, options: Options, *, create: bool, read_only: bool
+) -> Core:
+    """Open for writing, or to read. Raises what StorageEngine.open documents."""
+    if read_only:
+        return _open_to_read(environment, directory, options)
+    if not environment.exists(directory):
+        if not create:
+            raise InvalidInputError("path", f"there is no database at {directory}")
+        environment.make_directory(directory)
+    elif not create and not manifests.numbers_in(environment.list(directory)):
+        raise InvalidInputError("path", f"there is no database at {directory}")
+    try:
+        lock = environment.lock(f"{directory}/LOCK", str(environment.process_id()).encode())
+    except LockHeld as held:
+        pid = held.content.decode("ascii", "replace")
+        raise DatabaseLockedError(directory, int(pid) if pid.isdigit() else None) from held
+    try:
+        manifest = _manifest(environment, directory, options)
+        return _open_to_write(environment, directory, options, manifest, lock)
+    except OSError as error:
+        lock.release()
+        raise StoragePoisonedError(error) from error
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _manifest(environment: Environment, directory: str, options: Options) -> Manifest:
+    names = environment.list(directory)
+    manifest = manifests.load_latest(environment, directory)
+    if manifest is not None:
+        if (
+            options.dimension is not None
+            and manifest.spaces
+            and manifest.spaces[0].dimension != options.dimension
+        ):
+            raise InvalidInputError(
+                "dimension",
+                f"{options.dimension}, but this database has {manifest.spaces[0].dimension}",
+            )
+        return manifest
+    foreign = sorted(set(names) - _OURS)
+    if foreign:
+        raise IncompatibleFormatError(
+            f"{directory} holds {foreign[0]!r} and no database: name an empty directory"
+        )
+    for name in ("wal", "seg", "vec"):
+        if name in names and environment.list(f"{directory}/{name}"):
+            raise CorruptionError(directory, 0, "a manifest beside its files", "none")
+    for name in DIRECTORIES:
+        environment.make_directory(f"{directory}/{name}")
+    spaces = [] if options.dimension is None else [manifests.Space("", options.dimension)]
+    manifest = Manifest(
+        database=environment.random_bytes(16).hex(),
+        number=1,
+        epoch=0,
+        next_file=1,
+        next_vector=1,
+        last_seq=0,
+        last_time=0,
+        log_floor=1,
+        spaces=spaces,
+        history=encode_policy(options.history),
+    )
+    manifests.publish(environment, directory, manifest)
+    return manifest
+
+
+def _highest_number(environment: Environment, directory: str) -> int:
+    return max(
+        number_of(name)
+        for kind in DIRECTORIES
+        for name in ["0", *environment.list(f"{directory}/{kind}")]
+    )
+
+
+def _open_to_write(
+    environment: Environment, directory: str, options: Options, manifest: Manifest, lock: Lock
+) -> Core:
+    for name in DIRECTORIES:
+        environment.make_directory(f"{directory}/{name}")
+    next_file = max(manifest.next_file, _highest_number(environment, directory) + 1)
+    _remove_leftovers(environment, directory, manifest)
+    cache = BlockCache(options.cache_blocks)
+    segments, vectors = open_files(environment, directory, manifest, cache)
+    recovered = recover(
+        environment, directory, manifest, options, segments, vectors, read_only=False
+    )
+    core = _core(environment, directory, options, manifest, recovered, cache, next_file, lock)
+    number, length = recovered.predecessor
+    if number and environment.is_persistent:
+        file = f"{directory}/VISIBLE"
+        visible = environment.open(file, "w" if environment.exists(file) else "x")
+        try:
+            state = recovered.state
+            visible.write_at(0, encode_visible(number, length, length, state.seq, state.time))
+        finally:
+            visible.close()
+    return core
+
+
+def _core(
+    environment: Environment,
+    directory: str,
+    options: Options,
+    manifest: Manifest,
+    recovered: Recovered,
+    cache: BlockCache,
+    next_file: int,
+    lock: Lock | None,
+) -> Core:
+    core = Core(
+        environment,
+        directory,
+        options,
+        manifest,
+        recovered.state,
+        next_file=next_file,
+        next_vector=recovered.next_vector,
+        read_only=lock is None,
+        cache=cache,
+        lock=lock,
+        predecessor=recovered.predecessor,
+    )
+    core.space = recovered.dimension
+    core.truncated_bytes = recovered.truncated_bytes
+    return core
+
+
+def _remove_leftovers(environment: Environment, directory: str, manifest: Manifest) -> None:
+    """What a writer that died had begun and not published. Logs are recovery's business."""
+    live = live_names(manifest)
+    for name in environment.list(f"{directory}/tmp"):
+        environment.unlink(f"{directory}/tmp/{name}")
+    for kind in ("seg", "vec"):
+        for name in environment.list(f"{directory}/{kind}"):
+            if f"{kind}/{name}" not in live and number_of(name):
+                environment.unlink(f"{directory}/{kind}/{name}")
+    for name in environment.list(f"{directory}/wal"):
+        if 0 < number_of(name) < manifest.log_floor:
+            environment.unlink(f"{directory}/wal/{name}")
+
+
+def _open_to_read(environment: Environment, directory: str, options: Options) -> Core:
+    if not environment.exists(directory):
+        raise InvalidInputError("path", f"there is no database at {directory}")
+    cache = BlockCache(options.cache_blocks)
+    manifest, recovered = load_to_read(environment, directory, options, cache, None)
+    core = _core(environment, directory, options, manifest, recovered, cache, 0, None)
+    try:
+        environment.make_directory(f"{directory}/readers")
+        name = f"{environment.process_id()}-{environment.random_bytes(6).hex()}"
+        core.file_lock = environment.lock(f"{directory}/readers/{name}", name.encode())
+        core.reader_name = name
+    except (OSError, LockHeld):
+        core.file_lock = None  # a directory that may only be read: nobody can be told, then
+    return core
+
+
+def load_to_read(
+    environment: Environment,
+    directory: str,
+    options: Options,
+    cache: BlockCache,
+    known: Core | None,
+) -> tuple[Manifest, Recovered]:
+    """Manifest, files and visible log, of one moment although a writer goes on meanwhile."""
+    problem: Exception | None = None
+    for _ in range(100):
+        manifest = manifests.load_latest(environment, directory)
+        if manifest is None:
+            raise InvalidInputError("path", f"there is no database at {directory}")
+        try:
+            version = known.state.version if known is not None else None
+            segments, vectors = open_files(environment, directory, manifest, cache, version)
+            recovered = recover(
+                environment, directory, manifest, options, segments, vectors, read_only=True
+            )
+        except (OSError, EngramError) as error:
+            problem = error  # the writer has swapped files under our hands, or it is damage
+        else:
+            problem = None
+        latest = manifests.numbers_in(environment.list(directory))[-1]
+        if latest == manifest.number:
+            if problem is not None:
+                raise problem
+            return manifest, recovered
+    raise problem or EngramError(f"{directory} changes too fast to be opened; try again")

@@ -1,0 +1,328 @@
+"""An immutable sorted run of versions: a column file. Rows are in (class, key, seq descending).
+
+Sections (see container.py for the frame): class.rows, key.high, key.low, seq, time, kind, vector,
+superseded (0: current when written), and for the payloads block.offset, block.size, block.raw,
+block.sum, blocks. If there are edges: source.high, source.low, target.high, target.low, type,
+types (msgpack list of str), strength (float64), by.source, by.target (permutations of the edges).
+Columns are read, and checked, when they are first used.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from engramdb.errors import CorruptionError
+from engramdb.lsm import columns
+from engramdb.lsm.block_cache import Block, BlockCache
+from engramdb.lsm.columns import Column
+from engramdb.lsm.container import SEGMENT, ContainerReader
+from engramdb.lsm.environment import Environment
+from engramdb.lsm.keys import U64, KeyMatrix, Rows, first_at_least, join
+from engramdb.lsm.limits import PAYLOAD_BYTES_MAX
+from engramdb.lsm.manifest import SegmentEntry
+from engramdb.lsm.marks import Marks, Supersession
+from engramdb.lsm.payloads import BLOCK_ROWS, Payloads, open_block
+from engramdb.lsm.records import CLASSES, EDGE, Edge, Record
+from engramdb.lsm.rows import EdgeColumns, RowColumns
+
+_local = threading.local()
+
+
+def _decompress(data: bytes, raw_size: int) -> bytes:
+    # a decompressor must not be shared between threads, and making one costs more than using it
+    try:
+        decompressor = _local.decompressor
+    except AttributeError:
+        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+    out: bytes = decompressor.decompress(data, max_output_size=raw_size)
+    return out
+
+
+class Segment:
+    """An open segment."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        path: str,
+        entry: SegmentEntry,
+        cache: BlockCache,
+        marks: Marks,
+        known: Segment | None = None,
+    ) -> None:
+        """`known` is the same file, open already: what was read of it is shared."""
+        if known is not None:
+            self.__dict__.update(known.__dict__)
+            self.__dict__.pop("superseded", None)
+            self.entry, self.marks = entry, marks
+            return
+        self.entry = entry
+        self.number = entry.number
+        self.rows = entry.rows
+        self.marks = marks
+        self._cache = cache
+        self.reader = ContainerReader(
+            environment,
+            path,
+            kind=SEGMENT,
+            database=bytes.fromhex(entry.origin),
+            number=entry.number,
+            size=entry.size,
+            fingerprint=bytes.fromhex(entry.fingerprint),
+        )
+        counts = self.reader.column("class.rows").array().tolist()
+        if len(counts) != len(CLASSES) or sum(counts) != entry.rows:
+            raise CorruptionError(path, 0, f"{entry.rows} rows in three classes", counts)
+        ends = np.cumsum(counts).tolist()
+        self.ranges = [(end - count, end) for end, count in zip(ends, counts, strict=True)]
+
+    def _column(self, name: str) -> Column:
+        column = self.reader.column(name)
+        if len(column) != self.rows:
+            raise CorruptionError(self.reader.path, 0, f"{self.rows} rows of {name}", len(column))
+        return column
+
+    @cached_property
+    def high(self) -> Column:
+        return self._column("key.high")
+
+    @cached_property
+    def low(self) -> Column:
+        return self._column("key.low")
+
+    @cached_property
+    def seq(self) -> Column:
+        if self.entry.commit_seq:  # a bulk load: sequenced after it was written
+            return Column(columns.CONSTANT, self.entry.commit_seq, self.rows, b"")
+        return self._column("seq")
+
+    @cached_property
+    def time(self) -> Column:
+        if self.entry.commit_seq:
+            return Column(columns.CONSTANT, self.entry.commit_time, self.rows, b"")
+        return self._column("time")
+
+    @cached_property
+    def kind(self) -> Column:
+        return self._column("kind")
+
+    @cached_property
+    def vector(self) -> Column:
+        return self._column("vector")
+
+    @cached_property
+    def superseded(self) -> Supersession:
+        return Supersession(self._column("superseded"), self.marks)
+
+    @cached_property
+    def _bounds(self) -> list[tuple[bytes, bytes]]:
+        bounds = []
+        for start, stop in self.ranges:
+            if start == stop:
+                bounds.append((b"\xff" * 16, b""))  # no key is between these
+            else:
+                bounds.append((self.key(start), self.key(stop - 1)))
+        return bounds
+
+    def key(self, row: int) -> bytes:
+        """The 16-byte key of a row."""
+        return self.high[row].to_bytes(8, "big") + self.low[row].to_bytes(8, "big")
+
+    def keys(self, rows: Rows) -> KeyMatrix:
+        """The keys of these rows, (n, 16) uint8."""
+        return join(self.high.take(rows), self.low.take(rows))
+
+    def find(self, record_class: int, key: bytes) -> tuple[int, int]:
+        """The rows [first, last) that hold versions of this key, newest first."""
+        low, high = self._bounds[record_class]
+        if key < low or key > high:
+            return 0, 0
+        first, last = self.high.find(int.from_bytes(key[:8], "big"), *self.ranges[record_class])
+        if first == last:
+            return 0, 0
+        return self.low.find(int.from_bytes(key[8:], "big"), first, last)
+
+    def find_many(self, record_class: int, high: U64, low: U64) -> tuple[Rows, Rows]:
+        """For keys that this segment holds: (which of the wanted ones, row of the newest
+        version)."""
+        start, stop = self.ranges[record_class]
+        none = np.empty(0, np.int64)
+        if start == stop or not len(high):
+            return none, none
+        bound_low, bound_high = self._bounds[record_class]
+        if (
+            join(high.max()[None], low[high == high.max()].max()[None]).tobytes() < bound_low
+            or join(high.min()[None], low[high == high.min()].min()[None]).tobytes() > bound_high
+        ):
+            return none, none
+        mine_high, mine_low = self._key_columns
+        rows = first_at_least(mine_high[start:stop], mine_low[start:stop], high, low) + start
+        inside = np.minimum(rows, stop - 1)
+        found = (rows < stop) & (mine_high[inside] == high) & (mine_low[inside] == low)
+        wanted = np.flatnonzero(found)
+        return wanted, rows[wanted]
+
+    @property
+    def _key_columns(self) -> tuple[U64, U64]:
+        # decoded for each batch, not kept: a batch that touches old rows pays, memory stays small
+        return self.high.array(), self.low.array()
+
+    # Payloads
+
+    @cached_property
+    def _blocks(self) -> tuple[Column, Column, Column, Column]:
+        directory = tuple(
+            self.reader.column(f"block.{name}") for name in ("offset", "size", "raw", "sum")
+        )
+        blocks = -(-self.rows // BLOCK_ROWS)
+        for column in directory:
+            if len(column) != blocks:
+                raise CorruptionError(self.reader.path, 0, f"{blocks} blocks", len(column))
+        return directory[0], directory[1], directory[2], directory[3]
+
+    def _open_block(self, block: int) -> tuple[bytes, Payloads]:
+        offsets, sizes, raws, sums = self._blocks
+        data = self.reader.part("blocks", offsets[block], sizes[block], sums[block])
+        rows = min(BLOCK_ROWS, self.rows - block * BLOCK_ROWS)
+        raw_size = raws[block]
+        try:
+            if raw_size > rows * (PAYLOAD_BYTES_MAX + 16):
+                raise ValueError(f"a block of {raw_size} bytes")
+            raw = _decompress(data, raw_size)
+            return raw, open_block(raw, rows)
+        except (zstandard.ZstdError, ValueError) as error:
+            raise CorruptionError(
+                self.reader.path, offsets[block], "a block of payloads", error
+            ) from error
+
+    def payload(self, row: int) -> bytes:
+        """The payload of one row, through the cache."""
+        number, within = divmod(row, BLOCK_ROWS)
+        block: Block | None = self._cache.get((self.number, number))
+        if block is None:
+            raw, payloads = self._open_block(number)
+            head = len(raw) - 8 * len(payloads.words)
+            block = (raw, (payloads.starts * 8 + head).tolist(), payloads.lengths.tolist())
+            self._cache.put((self.number, number), block)
+        raw, starts, lengths = block
+        start = starts[within]
+        return raw[start : start + lengths[within]]
+
+    def payloads(self, start: int, stop: int) -> Payloads:
+        """The payloads of the rows [start, stop); not cached."""
+        if start == stop:
+            return Payloads(np.empty(0, np.uint64), np.empty(0, np.uint32))
+        first, last = start // BLOCK_ROWS, (stop - 1) // BLOCK_ROWS
+        parts = [self._open_block(block)[1] for block in range(first, last + 1)]
+        whole = Payloads.concatenate(parts)
+        offset = first * BLOCK_ROWS
+        if start == offset and stop == offset + len(whole):
+            return whole
+        return whole.take(np.arange(start - offset, stop - offset))
+
+    # Records
+
+    def record(self, record_class: int, row: int) -> Record | Edge:
+        """The version in a row."""
+        if record_class == EDGE:
+            return self.edge(row)
+        return Record(
+            self.key(row),
+            self.seq[row],
+            self.time[row],
+            self.kind[row],
+            self.payload(row),
+            self.vector[row],
+            self.superseded.of(row),
+        )
+
+    @cached_property
+    def edges(self) -> EdgeColumns:
+        """The columns that only edges have."""
+        start, stop = self.ranges[EDGE]
+        if start == stop:
+            return EdgeColumns.empty()
+        reader = self.reader
+        read = EdgeColumns(
+            reader.column("source.high").array(),
+            reader.column("source.low").array(),
+            reader.column("target.high").array(),
+            reader.column("target.low").array(),
+            reader.column("type").array(),
+            np.frombuffer(reader.blob("strength"), "<f8"),
+            msgspec.msgpack.decode(reader.blob("types"), type=list[str]),
+        )
+        for name in ("source_high", "source_low", "target_high", "target_low", "type_code"):
+            if len(getattr(read, name)) != stop - start:
+                raise CorruptionError(reader.path, 0, f"{stop - start} edges", name)
+        if len(read.strength) != stop - start or int(read.type_code.max()) >= len(read.types):
+            raise CorruptionError(reader.path, 0, f"{stop - start} edges", "others")
+        return read
+
+    def edge(self, row: int) -> Edge:
+        """The edge in a row."""
+        edges = self.edges
+        at = row - self.ranges[EDGE][0]
+        return Edge(
+            self.key(row),
+            self.seq[row],
+            self.time[row],
+            self.kind[row],
+            self.payload(row),
+            int(edges.source_high[at]).to_bytes(8, "big")
+            + int(edges.source_low[at]).to_bytes(8, "big"),
+            int(edges.target_high[at]).to_bytes(8, "big")
+            + int(edges.target_low[at]).to_bytes(8, "big"),
+            edges.types[int(edges.type_code[at])],
+            float(edges.strength[at]),
+            self.superseded.of(row),
+        )
+
+    @cached_property
+    def _by_source(self) -> tuple[Rows, U64, U64]:
+        order = self.reader.column("by.source").array().astype(np.int64)
+        return order, self.edges.source_high[order], self.edges.source_low[order]
+
+    @cached_property
+    def _by_target(self) -> tuple[Rows, U64, U64]:
+        order = self.reader.column("by.target").array().astype(np.int64)
+        return order, self.edges.target_high[order], self.edges.target_low[order]
+
+    def adjacent(self, key: bytes, *, incoming: bool) -> Rows:
+        """The rows of all versions of the edges that leave (or reach) a memory."""
+        start, stop = self.ranges[EDGE]
+        if start == stop:
+            return np.empty(0, np.int64)
+        order, high, low = self._by_target if incoming else self._by_source
+        wanted_high = np.frombuffer(key, ">u8", 1).astype("<u8")
+        wanted_low = np.frombuffer(key, ">u8", 1, 8).astype("<u8")
+        first = int(np.searchsorted(high, wanted_high[0], "left"))
+        last = int(np.searchsorted(high, wanted_high[0], "right"))
+        left = first + int(np.searchsorted(low[first:last], wanted_low[0], "left"))
+        right = first + int(np.searchsorted(low[first:last], wanted_low[0], "right"))
+        rows: Rows = order[left:right] + start
+        return rows
+
+    def columns(self) -> RowColumns:
+        """Everything but the payloads, as arrays."""
+        kinds: npt.NDArray[np.uint8] = self.kind.array().astype(np.uint8)
+        classes = np.repeat(
+            np.array(CLASSES, np.uint8), [stop - start for start, stop in self.ranges]
+        )
+        return RowColumns(
+            classes,
+            self.high.array(),
+            self.low.array(),
+            self.seq.array(),
+            self.time.array(),
+            kinds,
+            self.vector.array(),
+            self.superseded.array(),
+            self.edges,
+        )

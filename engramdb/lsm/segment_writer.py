@@ -1,0 +1,71 @@
+"""Writes a segment: sorted versions as columns, payloads in compressed blocks. See segment.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+import zstandard
+
+from engramdb.lsm.container import SEGMENT, ContainerWriter, _sum
+from engramdb.lsm.environment import Environment
+from engramdb.lsm.payloads import Payloads
+from engramdb.lsm.records import CLASSES, NEVER
+from engramdb.lsm.rows import RowColumns
+
+COMPRESSION_LEVEL = 1  # measured on chat turns: level 3 gains 1%, and costs a third more
+
+
+def write_segment(
+    environment: Environment,
+    path: str,
+    database: bytes,
+    number: int,
+    rows: RowColumns,
+    payloads: Iterable[Payloads],
+) -> tuple[int, bytes]:
+    """Write and sync one segment. Returns its size and fingerprint.
+
+    `rows` are sorted; `payloads` yields their payloads in the same order, in pieces whose sizes
+    are multiples of BLOCK_ROWS (the last one apart), so that a merge need not hold them all.
+    """
+    writer = ContainerWriter(SEGMENT, database, number)
+    counts = [int(np.count_nonzero(rows.record_class == c)) for c in CLASSES]
+    writer.column("class.rows", np.array(counts, np.uint64))
+    writer.column("key.high", rows.high)
+    writer.column("key.low", rows.low)
+    writer.column("seq", rows.seq)
+    writer.column("time", rows.time)
+    writer.column("kind", rows.kind.astype(np.uint64))
+    writer.column("vector", rows.vector)
+    writer.column(
+        "superseded", np.where(rows.superseded == np.uint64(NEVER), np.uint64(0), rows.superseded)
+    )
+    compress = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=False).compress
+    stored: list[bytes] = []
+    raw_sizes: list[int] = []
+    for piece in payloads:
+        blocks = piece.blocks()
+        raw_sizes += map(len, blocks)
+        stored += map(compress, blocks)
+    sizes = np.fromiter(map(len, stored), np.uint64, len(stored))
+    writer.column("block.offset", np.cumsum(sizes, dtype=np.uint64) - sizes)
+    writer.column("block.size", sizes)
+    writer.column("block.raw", np.array(raw_sizes, np.uint64))
+    writer.column("block.sum", np.fromiter(map(_sum, stored), np.uint64, len(stored)))
+    writer.blob("blocks", b"".join(stored))
+    if len(rows.edges):
+        edges = rows.edges
+        writer.column("source.high", edges.source_high)
+        writer.column("source.low", edges.source_low)
+        writer.column("target.high", edges.target_high)
+        writer.column("target.low", edges.target_low)
+        writer.column("type", edges.type_code)
+        writer.blob("strength", edges.strength.astype("<f8").tobytes())
+        writer.blob("types", msgspec.msgpack.encode(edges.types))
+        by_source = np.lexsort((edges.source_low, edges.source_high))
+        by_target = np.lexsort((edges.target_low, edges.target_high))
+        writer.column("by.source", by_source.astype(np.uint64))
+        writer.column("by.target", by_target.astype(np.uint64))
+    return writer.write(environment, path)

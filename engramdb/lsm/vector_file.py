@@ -1,0 +1,244 @@
+"""An immutable file of vectors: one aligned float32 matrix, mapped and multiplied as it lies.
+
+Sections (see container.py for the frame): number (vector numbers, ascending), key.high, key.low,
+born (seq of the first version that has the vector), dead (seq of the first later version that does
+not; 0: none when written), norm (float32 bits of the Euclidean norms), matrix, matrix.sums.
+
+A version may share the vector of its immediate predecessor only. Hence a vector is visible in one
+interval of seqs, born <= seq < dead, belongs to one memory, and no search has to look at segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from engramdb.errors import CorruptionError
+from engramdb.lsm import columns
+from engramdb.lsm.columns import Column
+from engramdb.lsm.container import VECTORS, ContainerReader, ContainerWriter
+from engramdb.lsm.environment import Environment
+from engramdb.lsm.keys import U64, Rows, join, to_list
+from engramdb.lsm.manifest import VectorEntry
+from engramdb.lsm.marks import Marks, Supersession
+from engramdb.lsm.records import NEVER, Vector
+
+Matrix = npt.NDArray[np.float32]
+
+# float32 products of rows outside these norms can overflow or vanish
+SAFE_NORM_MIN = 1e-15
+SAFE_NORM_MAX = 1e15
+
+
+def norms_of(matrix: Matrix) -> npt.NDArray[np.float32]:
+    """The Euclidean norm of each row, accumulated in float64 (a square may overflow float32)."""
+    norms = np.empty(len(matrix), np.float32)
+    step = max(1, 2**18 // max(1, matrix.shape[1]))  # 2 MiB of float64 at a time: stays in cache
+    for start in range(0, len(matrix), step):
+        part = matrix[start : start + step].astype(np.float64)
+        norms[start : start + step] = np.sqrt(np.einsum("ij,ij->i", part, part))
+    return norms
+
+
+def inverse(norms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """1 / norm, and 0 for a zero vector."""
+    made = np.zeros(len(norms), np.float32)
+    np.divide(np.float32(1), norms, out=made, where=norms > np.float32(1e-38))
+    return made
+
+
+def extreme(norms: npt.NDArray[np.float32]) -> Rows:
+    """The rows that need float64: norms too small or too large, zero apart."""
+    outside = (norms > SAFE_NORM_MAX) | ((norms < SAFE_NORM_MIN) & (norms > 0))
+    return np.flatnonzero(outside)
+
+
+@dataclass(slots=True)
+class VectorColumns:
+    """What belongs to each vector, as arrays. `dead` is NEVER for a current one."""
+
+    number: U64
+    high: U64
+    low: U64
+    born: U64
+    dead: U64
+    norm: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def take(self, rows: Rows) -> VectorColumns:
+        """These rows, in this order."""
+        return VectorColumns(
+            self.number[rows],
+            self.high[rows],
+            self.low[rows],
+            self.born[rows],
+            self.dead[rows],
+            self.norm[rows],
+        )
+
+    @staticmethod
+    def concatenate(parts: list[VectorColumns]) -> VectorColumns:
+        """One after another."""
+        return VectorColumns(
+            np.concatenate([part.number for part in parts]),
+            np.concatenate([part.high for part in parts]),
+            np.concatenate([part.low for part in parts]),
+            np.concatenate([part.born for part in parts]),
+            np.concatenate([part.dead for part in parts]),
+            np.concatenate([part.norm for part in parts]),
+        )
+
+
+class VectorFile:
+    """An open vector file."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        path: str,
+        entry: VectorEntry,
+        marks: Marks,
+        known: VectorFile | None = None,
+    ) -> None:
+        """`known` is the same file, open already: what was read of it is shared."""
+        if known is not None:
+            self.__dict__.update(known.__dict__)
+            self.__dict__.pop("dead", None)
+            self.entry, self.marks = entry, marks
+            return
+        self.entry = entry
+        self.number = entry.number
+        self.rows = entry.rows
+        self.dimension = entry.dimension
+        self.marks = marks
+        self.reader = ContainerReader(
+            environment,
+            path,
+            kind=VECTORS,
+            database=bytes.fromhex(entry.origin),
+            number=entry.number,
+            size=entry.size,
+            fingerprint=bytes.fromhex(entry.fingerprint),
+        )
+        if self.reader.section("matrix").length != 4 * entry.rows * entry.dimension:
+            raise CorruptionError(
+                path, 0, f"{entry.rows} x {entry.dimension} floats", "another size"
+            )
+
+    def _column(self, name: str) -> Column:
+        column = self.reader.column(name)
+        if len(column) != self.rows:
+            raise CorruptionError(self.reader.path, 0, f"{self.rows} rows of {name}", len(column))
+        return column
+
+    @cached_property
+    def numbers(self) -> Column:
+        return self._column("number")
+
+    @cached_property
+    def high(self) -> Column:
+        return self._column("key.high")
+
+    @cached_property
+    def low(self) -> Column:
+        return self._column("key.low")
+
+    @cached_property
+    def born(self) -> Column:
+        if self.entry.commit_seq:
+            return Column(columns.CONSTANT, self.entry.commit_seq, self.rows, b"")
+        return self._column("born")
+
+    @cached_property
+    def dead(self) -> Supersession:
+        return Supersession(self._column("dead"), self.marks)
+
+    @cached_property
+    def norms(self) -> npt.NDArray[np.float32]:
+        return self._column("norm").array().astype(np.uint32).view(np.float32)
+
+    @cached_property
+    def inverse_norms(self) -> npt.NDArray[np.float32]:
+        return inverse(self.norms)
+
+    @cached_property
+    def extreme_rows(self) -> Rows:
+        return extreme(self.norms)
+
+    @cached_property
+    def _mapped(self) -> Matrix:
+        data = self.reader.chunked("matrix")
+        return np.frombuffer(data, "<f4").reshape(self.rows, self.dimension)
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """All vectors, checked as a whole when first asked for, then never again."""
+        mapped = self._mapped
+        self.reader.check_chunks("matrix", mapped.data.cast("B"))
+        return mapped
+
+    def columns(self) -> VectorColumns:
+        """Everything but the matrix, as arrays."""
+        return VectorColumns(
+            self.numbers.array(),
+            self.high.array(),
+            self.low.array(),
+            self.born.array(),
+            self.dead.array(),
+            self.norms,
+        )
+
+    def row_of(self, number: int) -> int | None:
+        """The row of a vector number, if it is in this file."""
+        first, last = self.numbers.find(number, 0, self.rows)
+        return first if first < last else None
+
+    def vector(self, row: int) -> Vector:
+        """A read-only copy of one vector."""
+        copy: Vector = self.matrix[row].copy()
+        copy.flags.writeable = False
+        return copy
+
+    def hidden(self, seq: int) -> Rows | None:
+        """The rows not visible at a seq; None if all are."""
+        rows = self.dead.rows_until(seq)
+        if self.born.extremes[1] > seq:
+            unborn = np.flatnonzero(self.born.array() > np.uint64(seq))
+            rows = np.concatenate((rows, unborn))
+        return rows if len(rows) else None
+
+    def is_visible(self, seq: int) -> bool:
+        """Whether any row may be visible at a seq: a cheap test, True in doubt."""
+        return self.born.extremes[0] <= seq and self.dead.count_until(seq) < self.rows
+
+    def keys(self, rows: Rows) -> list[bytes]:
+        """The memories that these rows belong to."""
+        return to_list(join(self.high.take(rows), self.low.take(rows)))
+
+
+def write_vector_file(
+    environment: Environment,
+    path: str,
+    database: bytes,
+    number: int,
+    columns_: VectorColumns,
+    dimension: int,
+    parts: Iterable[Matrix],
+) -> tuple[int, bytes]:
+    """Write and sync one vector file. Returns its size and fingerprint. For `parts` see
+    ContainerWriter.matrix()."""
+    writer = ContainerWriter(VECTORS, database, number)
+    writer.column("number", columns_.number)
+    writer.column("key.high", columns_.high)
+    writer.column("key.low", columns_.low)
+    writer.column("born", columns_.born)
+    writer.column("dead", np.where(columns_.dead == np.uint64(NEVER), np.uint64(0), columns_.dead))
+    writer.column("norm", columns_.norm.view(np.uint32).astype(np.uint64))
+    writer.matrix("matrix", 4 * dimension * len(columns_), parts)
+    return writer.write(environment, path)

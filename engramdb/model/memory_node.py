@@ -1,0 +1,183 @@
+"""MemoryNode: one memory in the hands of the caller. Nothing is written until it is saved."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy.typing as npt
+
+from engramdb.model.attributes import check_attributes, check_key, check_value
+from engramdb.model.identifiers import format_key, new_key, parse_id
+from engramdb.model.moments import from_microseconds, now_us, to_microseconds
+from engramdb.model.temporal_layer import TemporalLayer
+from engramdb.model.vectors import NO_VECTOR, Vector, check_vector
+
+LayersLoader = Callable[[bytes], list[TemporalLayer]]
+
+
+class MemoryNode:
+    """A memory: an id, a vector or none, attributes, and the moment it was created.
+
+    For the database, and for nobody else:
+        _key            the id as 16 bytes
+        _creation_us    microseconds since the epoch
+        _attributes     the dict behind `attributes`
+        _embeddings     the array behind `embeddings`
+        _stored_vector  vector number that `_embeddings` came from bit for bit, or NO_VECTOR
+        _seq            the seq of the version this was loaded from, 0 for a new memory
+        _layers_loader  called with `_key` for temporal_layers(), or None
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_creation_us",
+        "_embeddings",
+        "_key",
+        "_layers_loader",
+        "_seq",
+        "_stored_vector",
+        "score",
+    )
+
+    _key: bytes
+    _creation_us: int
+    _attributes: dict[str, Any]
+    _embeddings: Vector | None
+    _stored_vector: int
+    _seq: int
+    _layers_loader: LayersLoader | None
+    score: float | None
+    """How well it answered the query it came from; None otherwise."""
+
+    def __init__(
+        self,
+        embeddings: Sequence[float] | npt.NDArray[Any] | None = None,
+        *,
+        id: str | uuid.UUID | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        creation_timestamp: datetime | None = None,
+    ) -> None:
+        """A new memory. Without `id` it gets a fresh UUID that sorts by time; without
+        `creation_timestamp` it was created now. Raises InvalidInputError naming what is wrong."""
+        self._embeddings = None if embeddings is None else check_vector(embeddings)
+        self._key = new_key() if id is None else parse_id(id, "id")
+        self._attributes = {} if attributes is None else check_attributes(attributes)
+        self._creation_us = (
+            now_us()
+            if creation_timestamp is None
+            else to_microseconds(creation_timestamp, "creation_timestamp")
+        )
+        self._stored_vector = NO_VECTOR
+        self._seq = 0
+        self._layers_loader = None
+        self.score = None
+
+    @classmethod
+    def _restore(
+        cls,
+        key: bytes,
+        creation_us: int,
+        attributes: dict[str, Any],
+        embeddings: Vector | None,
+        vector_number: int,
+        seq: int,
+        layers_loader: LayersLoader | None,
+    ) -> Self:
+        """A node from the log. Takes everything as it is: it was checked when it was written."""
+        node = cls.__new__(cls)
+        node._key = key
+        node._creation_us = creation_us
+        node._attributes = attributes
+        node._embeddings = embeddings
+        node._stored_vector = vector_number
+        node._seq = seq
+        node._layers_loader = layers_loader
+        node.score = None
+        return node
+
+    @property
+    def id(self) -> str:
+        """The id: a UUID in its canonical form."""
+        return format_key(self._key)
+
+    @property
+    def creation_timestamp(self) -> datetime:
+        """When the memory was created, in UTC. Saving it again does not change it."""
+        return from_microseconds(self._creation_us)
+
+    @property
+    def embeddings(self) -> Vector | None:
+        """The vector, read-only, or None. Assign to replace it."""
+        return self._embeddings
+
+    @embeddings.setter
+    def embeddings(self, values: Sequence[float] | npt.NDArray[Any] | None) -> None:
+        self._embeddings = None if values is None else check_vector(values)
+        self._stored_vector = NO_VECTOR
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """All attributes, as a read-only view; set_attribute and remove_attribute change them."""
+        return MappingProxyType(self._attributes)
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set one attribute to a copy of the value, or raise InvalidInputError."""
+        key = check_key(key, "attributes")
+        self._attributes[key] = check_value(value, f"attributes[{key!r:.80}]")
+
+    def get_attribute(self, key: str, default: Any = None) -> Any:
+        """The value of one attribute, or `default` if there is none of that name."""
+        return self._attributes.get(key, default)
+
+    def remove_attribute(self, key: str) -> bool:
+        """Remove one attribute; False if there was none of that name."""
+        if key not in self._attributes:
+            return False
+        del self._attributes[key]
+        return True
+
+    def temporal_layers(self) -> list[TemporalLayer]:
+        """The versions of this memory, oldest first; none if it did not come from a database."""
+        return [] if self._layers_loader is None else self._layers_loader(self._key)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """For copy and pickle: everything but the ties to the database it came from."""
+        return (
+            self._key,
+            self._creation_us,
+            self._attributes,
+            self._embeddings,
+            self._seq,
+            self.score,
+        )
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        (
+            self._key,
+            self._creation_us,
+            attributes,
+            self._embeddings,
+            self._seq,
+            self.score,
+        ) = state
+        self._attributes = dict(attributes)  # a shallow copy must not share it
+        self._stored_vector = NO_VECTOR
+        self._layers_loader = None
+        if self._embeddings is not None:
+            self._embeddings.flags.writeable = False
+
+    def __repr__(self) -> str:
+        parts = [repr(self.id)]
+        if self._embeddings is not None:
+            parts.append(f"{self._embeddings.size}-d")
+        if self._attributes:
+            shown = repr(self._attributes)
+            parts.append(shown if len(shown) <= 200 else f"{shown[:196]} ...}}")
+        if self.score is not None:
+            parts.append(f"score={self.score:.4f}")
+        return f"MemoryNode({', '.join(parts)})"

@@ -1,0 +1,25 @@
+"""A temporal layer: one version of a memory, as it was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from engramdb.model.vectors import Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TemporalLayer:
+    """What one commit made of a memory. A deletion is a layer too: without vector and attributes.
+
+    `seq` is the number of the commit, `timestamp` its time (UTC), `reason` what save() was given.
+    """
+
+    seq: int
+    timestamp: datetime
+    reason: str | None
+    embeddings: Vector | None
+    attributes: Mapping[str, Any]
+    deleted: bool = False

@@ -1,0 +1,221 @@
+"""A snapshot with unsaved writes laid over it: what a transaction sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from engramdb.lsm.keys import U64, KeyMatrix, from_list, to_list
+from engramdb.lsm.records import (
+    EDGE,
+    MEMORY,
+    NEVER,
+    NO_VECTOR,
+    TOMBSTONE,
+    Batch,
+    Edge,
+    Operation,
+    Record,
+    Vector,
+    edge_key,
+)
+from engramdb.lsm.snapshot import Snapshot, VectorRun
+from engramdb.lsm.vector_file import extreme, inverse, norms_of
+from engramdb.model.moments import now_us
+from engramdb.query.source import Rows
+
+UNSAVED: Final = 0
+"""The seq of a version that no commit has written yet."""
+
+UNSAVED_VECTOR: Final = NO_VECTOR - 1
+"""The vector number of every unsaved vector that the log does not hold yet."""
+
+
+@dataclass(slots=True)
+class UnsavedRows:
+    """Visible versions as columns; see engramdb.query.source.Rows."""
+
+    keys: KeyMatrix
+    seqs: U64
+    times: U64
+    vectors: U64
+    _payloads: list[bytes]
+
+    def payloads(self) -> list[bytes]:
+        """In the order of the keys."""
+        return self._payloads
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+
+class UnsavedVectors:
+    """The vectors that a transaction has written, as a run that similarity search multiplies."""
+
+    def __init__(self, keys: list[bytes], vectors: list[Vector]) -> None:
+        self.rows = len(keys)
+        self.matrix: npt.NDArray[np.float32] = np.stack(vectors)
+        self.dimension = self.matrix.shape[1]
+        norms = norms_of(self.matrix)
+        self.inverse_norms: npt.NDArray[np.float32] = inverse(norms)
+        self.extreme_rows: npt.NDArray[np.int64] = extreme(norms)
+        self._keys = keys
+
+    def hidden(self, seq: int) -> None:
+        """All rows are visible."""
+
+    def keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
+        """The 16-byte keys of these rows."""
+        return [self._keys[row] for row in rows.tolist()]
+
+
+class Overlay(Batch):
+    """The batch that a transaction fills, and at the same time the Source that it reads from.
+
+    Belongs to one thread.
+    """
+
+    __slots__ = ("_incoming", "_outgoing", "_snapshot", "_time")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self._snapshot = snapshot
+        self._time = now_us()
+        self._outgoing: dict[bytes, dict[bytes, None]] = {}  # memory: keys of written edges
+        self._incoming: dict[bytes, dict[bytes, None]] = {}
+
+    @property
+    def seq(self) -> int:
+        """The last commit that is visible."""
+        return self._snapshot.seq
+
+    # Writes: as in a batch, with the ends of edges remembered
+
+    def put_edge(
+        self, source: bytes, target: bytes, type: str, strength: float, payload: bytes
+    ) -> None:
+        """Write an edge."""
+        super().put_edge(source, target, type, strength, payload)
+        self._remember(source, target, type)
+
+    def delete_edge(self, source: bytes, target: bytes, type: str) -> None:
+        """Write an edge's tombstone."""
+        super().delete_edge(source, target, type)
+        self._remember(source, target, type)
+
+    def _remember(self, source: bytes, target: bytes, type: str) -> None:
+        key = edge_key(source, target, type)
+        self._outgoing.setdefault(source, {})[key] = None
+        self._incoming.setdefault(target, {})[key] = None
+
+    # Reads
+
+    def get(self, record_class: int, key: bytes) -> Record | Edge | None:
+        """The version written here, or else the snapshot's; None for a tombstone."""
+        operation = self.operations.get((record_class, key))
+        if operation is None:
+            return self._snapshot.get(record_class, key)
+        if operation.kind == TOMBSTONE:
+            return None
+        return self._edge(operation) if record_class == EDGE else self._record(operation)
+
+    def history(self, record_class: int, key: bytes) -> list[Record | Edge]:
+        """The saved versions only: what is written here has no number yet."""
+        return self._snapshot.history(record_class, key)
+
+    def vector(self, number: int) -> Vector:
+        """A vector of the snapshot."""
+        return self._snapshot.vector(number)
+
+    def unsaved_vector(self, key: bytes) -> Vector | None:
+        """The vector of a memory that was written here."""
+        return self.operations[MEMORY, key].vector
+
+    def scan(self, record_class: int) -> Iterator[Rows]:
+        """The snapshot's records but for those written here, then these."""
+        written = {key for written_class, key in self.operations if written_class == record_class}
+        for rows in self._snapshot.scan(record_class):
+            kept = [place for place, key in enumerate(to_list(rows.keys)) if key not in written]
+            if len(kept) == len(rows):
+                yield rows
+            elif kept:
+                payloads = rows.payloads()
+                yield UnsavedRows(
+                    rows.keys[kept],
+                    rows.seqs[kept],
+                    rows.times[kept],
+                    rows.vectors[kept],
+                    [payloads[place] for place in kept],
+                )
+        new = [record for key in written if (record := self.get(record_class, key)) is not None]
+        if new:
+            yield UnsavedRows(
+                from_list([record.key for record in new]),
+                np.full(len(new), UNSAVED, np.uint64),
+                np.full(len(new), self._time, np.uint64),
+                np.array([getattr(record, "vector", NO_VECTOR) for record in new], np.uint64),
+                [record.payload for record in new],
+            )
+
+    def count(self, record_class: int) -> int:
+        """How many records of a class are visible."""
+        count = self._snapshot.count(record_class)
+        for (written_class, key), operation in self.operations.items():
+            if written_class == record_class:
+                count += operation.kind != TOMBSTONE
+                count -= self._snapshot.get(record_class, key) is not None
+        return count
+
+    def edges_from(self, source: bytes) -> list[Edge]:
+        """The visible edges that leave a memory."""
+        return self._adjacent(self._snapshot.edges_from(source), self._outgoing.get(source))
+
+    def edges_to(self, target: bytes) -> list[Edge]:
+        """The visible edges that reach a memory."""
+        return self._adjacent(self._snapshot.edges_to(target), self._incoming.get(target))
+
+    def _adjacent(self, saved: list[Edge], written: dict[bytes, None] | None) -> list[Edge]:
+        if not written:
+            return saved
+        edges = [edge for edge in saved if edge.key not in written]
+        operations = [self.operations[EDGE, key] for key in written]
+        return edges + [self._edge(each) for each in operations if each.kind != TOMBSTONE]
+
+    def vector_runs(self) -> list[VectorRun]:
+        """The snapshot's: what is written here replaces some of it, see `unsaved_vectors`."""
+        return self._snapshot.vector_runs()
+
+    def written_memories(self) -> set[bytes]:
+        """The keys of the memories written here, deletions included."""
+        return {key for record_class, key in self.operations if record_class == MEMORY}
+
+    def unsaved_vectors(self) -> list[VectorRun]:
+        """The vectors written here, as one run or none."""
+        new = [each for each in self.operations.values() if each.vector is not None]
+        if not new:
+            return []
+        return [UnsavedVectors([each.key for each in new], [cast(Vector, e.vector) for e in new])]
+
+    def _record(self, operation: Operation) -> Record:
+        number = NO_VECTOR if operation.vector is None else UNSAVED_VECTOR
+        return Record(
+            operation.key, UNSAVED, self._time, operation.kind, operation.payload, number, NEVER
+        )
+
+    def _edge(self, operation: Operation) -> Edge:
+        return Edge(
+            operation.key,
+            UNSAVED,
+            self._time,
+            operation.kind,
+            operation.payload,
+            operation.source,
+            operation.target,
+            operation.type,
+            operation.strength,
+            NEVER,
+        )

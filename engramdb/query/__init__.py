@@ -1,0 +1,1 @@
+"""Queries: filters on attributes and on time."""

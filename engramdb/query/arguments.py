@@ -1,0 +1,101 @@
+"""Checks of what callers hand in. Each raises InvalidInputError naming the argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engramdb.errors import InvalidInputError
+from engramdb.model.memory_node import MemoryNode
+from engramdb.model.vectors import Vector, check_matrix, check_vector
+from engramdb.query.attribute_filter import AttributeFilter
+
+Where = AttributeFilter | Mapping[str, Any]
+"""What `where` takes: a filter, or the same as a mapping: {"importance": {"$gt": 0.7}}."""
+
+
+def check_limit(limit: object, argument: str = "limit") -> int:
+    """How many at most: an int from 1 on."""
+    if isinstance(limit, (int, np.integer)) and not isinstance(limit, bool) and limit >= 1:
+        return int(limit)
+    raise InvalidInputError(argument, f"expected an int from 1 on, got {limit!r:.80}")
+
+
+def check_threshold(threshold: object, argument: str = "threshold") -> float:
+    """A score: a finite number."""
+    if isinstance(threshold, (int, float, np.integer, np.floating)) and not isinstance(
+        threshold, bool
+    ):
+        number = float(threshold)
+        if math.isfinite(number):
+            return number
+    raise InvalidInputError(argument, f"expected a finite number, got {threshold!r:.80}")
+
+
+def check_query(vector: object, dimension: int | None, argument: str = "vector") -> Vector:
+    """A query vector as float32, of the dimension of the database."""
+    query = check_vector(vector, argument)
+    if dimension is not None and query.size != dimension:
+        raise wrong_dimension(query.size, dimension, argument)
+    return query
+
+
+def check_queries(
+    matrix: object, dimension: int | None, argument: str = "vectors"
+) -> npt.NDArray[np.float32]:
+    """Query vectors as an (n, dimension) float32 matrix; n may be 0."""
+    if isinstance(matrix, (list, tuple)) and not matrix:
+        return np.empty((0, dimension or 1), np.float32)
+    queries = check_matrix(matrix, argument)
+    if dimension is not None and len(queries) and queries.shape[1] != dimension:
+        raise wrong_dimension(queries.shape[1], dimension, argument)
+    return queries
+
+
+def wrong_dimension(got: int, dimension: int, argument: str) -> InvalidInputError:
+    """The error that names both numbers."""
+    return InvalidInputError(
+        argument,
+        f"has {got} numbers, but the vectors of this database have {dimension}",
+    )
+
+
+def check_where(where: object, argument: str = "where") -> AttributeFilter:
+    """A filter, made from a mapping if it is one."""
+    if isinstance(where, AttributeFilter):
+        return where
+    if isinstance(where, Mapping):
+        return AttributeFilter.from_dict(where)
+    raise InvalidInputError(
+        argument, f"expected an AttributeFilter or a mapping, got {type(where).__name__}"
+    )
+
+
+def check_node(node: object, argument: str = "node") -> MemoryNode:
+    """A MemoryNode."""
+    if isinstance(node, MemoryNode):
+        return node
+    raise InvalidInputError(argument, f"expected a MemoryNode, got {type(node).__name__}")
+
+
+def check_flag(value: object, argument: str) -> bool:
+    """True or False."""
+    if isinstance(value, bool):
+        return value
+    raise InvalidInputError(argument, f"expected True or False, got {value!r:.80}")
+
+
+def check_sync(sync: object) -> bool | None:
+    """None (as the durability level says), True or False."""
+    return None if sync is None else check_flag(sync, "sync")
+
+
+def check_seq(seq: object, argument: str) -> int:
+    """The number of a commit: an int from 0 on."""
+    if isinstance(seq, int) and not isinstance(seq, bool) and seq >= 0:
+        return seq
+    raise InvalidInputError(argument, f"expected the number of a commit, got {seq!r:.80}")

@@ -1,0 +1,107 @@
+"""What every read stands on: the database as of one commit.
+
+The engine's Snapshot is one Source; a transaction's Overlay, which lays unsaved writes over a
+Snapshot, is the other. A Reader is who answers from them: the database, a past moment of it, a
+transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from engramdb.index.exact import Hit
+from engramdb.lsm.keys import U64, KeyMatrix
+from engramdb.lsm.records import Edge, Record, Vector
+from engramdb.lsm.snapshot import Snapshot, VectorRun
+from engramdb.model.memory_node import MemoryNode
+from engramdb.query.moment import Moment
+
+if TYPE_CHECKING:
+    from engramdb.lsm import StorageEngine
+
+
+class Rows(Protocol):
+    """Visible versions as columns, one entry per record."""
+
+    @property
+    def keys(self) -> KeyMatrix:
+        """(n, 16) uint8."""
+
+    @property
+    def seqs(self) -> U64:
+        """The commit that wrote each."""
+
+    @property
+    def times(self) -> U64:
+        """The time of that commit, in microseconds since the epoch."""
+
+    @property
+    def vectors(self) -> U64:
+        """Vector numbers, NO_VECTOR where there is none."""
+
+    def payloads(self) -> list[bytes]:
+        """The payloads, in the order of the keys."""
+
+    def __len__(self) -> int:
+        """How many records these are."""
+
+
+class Source(Protocol):
+    """See engramdb.lsm.snapshot.Snapshot for what each method promises."""
+
+    @property
+    def seq(self) -> int:
+        """The last commit that is visible."""
+
+    def get(self, record_class: int, key: bytes) -> Record | Edge | None:
+        """The visible version, or None if there is none or it is a tombstone."""
+
+    def history(self, record_class: int, key: bytes) -> list[Record | Edge]:
+        """The versions up to this moment, oldest first, tombstones included."""
+
+    def vector(self, number: int) -> Vector:
+        """A read-only vector by its number."""
+
+    def scan(self, record_class: int) -> Iterator[Rows]:
+        """All visible records in batches, in no order overall."""
+
+    def count(self, record_class: int) -> int:
+        """How many records of a class are visible."""
+
+    def edges_from(self, source: bytes) -> Sequence[Edge]:
+        """The visible edges that leave a memory."""
+
+    def edges_to(self, target: bytes) -> Sequence[Edge]:
+        """The visible edges that reach a memory."""
+
+    def vector_runs(self) -> list[VectorRun]:
+        """The vectors that a similarity search multiplies."""
+
+
+class Reader(Protocol):
+    """What a query needs of who answers it. See engramdb.reading.Reading."""
+
+    @property
+    def _engine(self) -> StorageEngine: ...
+
+    @property
+    def _dimension(self) -> int | None: ...
+
+    def _source(self) -> Source:
+        """What is seen from here."""
+
+    def _past(self, as_of: Moment) -> Snapshot:
+        """What an earlier moment saw."""
+
+    def _now_us(self) -> int:
+        """The moment it is seen from, in microseconds since the epoch."""
+
+    def _loaded(self, key: bytes) -> None:
+        """A memory is handed to the caller."""
+
+    def _node(self, source: Source, record: Record) -> MemoryNode:
+        """The memory of a record."""
+
+    def _ranked(self, source: Source, query: Vector) -> Iterator[Hit]:
+        """Every memory that has a vector with its cosine, best first."""

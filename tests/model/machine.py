@@ -1,0 +1,116 @@
+"""The machine without its rules: the database, its disk, its oracle, and what rules need."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
+
+import engramdb
+from engramdb.lsm.environment.simulated import SimulatedDisk
+from tests.model.checks import assert_same_state
+from tests.model.oracle import Name, Oracle, State
+
+PATH = "/database"
+DIMENSION = 3
+TYPES = ("Association", "Causation")
+
+numbers = st.integers(-2, 2).map(float)
+vectors = st.lists(numbers, min_size=DIMENSION, max_size=DIMENSION).map(tuple)
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    st.binary(max_size=8),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 3), max_size=2),
+)
+attributes = st.dictionaries(st.sampled_from("abcd"), values, max_size=3)
+contents = st.tuples(attributes, st.none() | vectors)
+syncs = st.sampled_from([None, None, True, False])
+policies = st.sampled_from(
+    [engramdb.KeepAll(), engramdb.KeepLast(1), engramdb.KeepLast(2), engramdb.KeepLast(5)]
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """A database on a simulated disk, and what it must answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.oracle = Oracle()
+        self.durable_seq = 0
+        self.lossy = False  # a policy other than KeepAll was in force: old moments may be gone
+        self.held: list[tuple[engramdb.Past, Oracle]] = []
+        self.forks = 0
+
+    @initialize(
+        seed=st.integers(0, 2**16),
+        memtable_bytes=st.sampled_from([1024, 4096, 2**20]),
+        background=st.booleans(),
+        policy=policies,
+    )
+    def begin(self, seed: int, memtable_bytes: int, background: bool, policy: Any) -> None:
+        self.disk = SimulatedDisk(seed)
+        self.random = random.Random(seed)
+        self.path = PATH
+        self.config: dict[str, Any] = {
+            "memtable_bytes": memtable_bytes,
+            "background": background,
+            "history": policy,
+        }
+        self.lossy = policy != engramdb.KeepAll()
+        self.open()
+
+    def open(self) -> None:
+        config = engramdb.DatabaseConfig(storage_dir=self.path, **self.config)
+        self.db = engramdb.Database(config, self.disk)
+
+    def teardown(self) -> None:
+        if hasattr(self, "db"):
+            self.db.close()
+
+    # What a rule does around its call
+
+    def committed(self, changes: dict[Name, State], sync: bool | None = None) -> None:
+        """The database has just committed this."""
+        self.oracle.commit(self.db.last_seq, changes)
+        if sync is not False:
+            self.durable_seq = self.oracle.seq
+
+    def known(self, data: st.DataObject) -> str:
+        """An id: mostly one that was saved once."""
+        ids = sorted(name[1] for name in self.oracle.versions if name[0] == "memory")
+        if not ids or data.draw(st.integers(0, 9)) == 0:
+            return str(uuid.UUID(int=data.draw(st.integers(0, 3))))
+        return data.draw(st.sampled_from(ids))
+
+    def moment(self, data: st.DataObject) -> int:
+        return data.draw(st.integers(0, self.oracle.seq))
+
+    @contextmanager
+    def maybe_dropped(self, seq: int) -> Iterator[None]:
+        """Moments that nothing protects may be gone, if there is a policy that drops any."""
+        try:
+            yield
+        except engramdb.HistoryUnavailableError:
+            assert self.lossy and seq < self.oracle.seq
+            assert seq not in self.oracle.tags.values()
+
+    def let_go(self) -> None:
+        for past, _ in self.held:
+            past.close()
+        self.held.clear()
+
+    @invariant()
+    def the_present_is_right(self) -> None:
+        if hasattr(self, "db"):
+            assert self.db.last_seq == self.oracle.seq
+            assert_same_state(self.db, self.oracle, None)

@@ -1,0 +1,1 @@
+"""What comes with EngramDB beside the library: its demo."""
