@@ -17,7 +17,8 @@ def collect(core: Core) -> dict[str, Any]:
     )
     segment_bytes = sum(segment.entry.size for segment in version.segments)
     vector_bytes = sum(file.entry.size for file in version.vectors)
-    mark_bytes = sum(file.entry.marks_size for file in (*version.segments, *version.vectors))
+    mark_bytes = sum(segment.entry.marks_size for segment in version.segments)
+    mark_bytes += sum(file.entry.marks_size for file in version.vectors)
     return {
         "last_seq": seq,
         "history_floor": core.state.floor,
