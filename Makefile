@@ -54,7 +54,7 @@ clean: ## remove the environments, the caches and what demos have left
 	@$(MAKE) --no-print-directory environment DIRECTORY=.venvs/test EXTRAS='[lint,test]'
 
 .venvs/bench/made: pyproject.toml benchmarks/requirements.txt
-	@$(MAKE) --no-print-directory environment DIRECTORY=.venvs/bench EXTRAS='[test]' \
+	@$(MAKE) --no-print-directory environment DIRECTORY=.venvs/bench EXTRAS= \
 	  OPTIONAL=benchmarks/requirements.txt
 
 # OPTIONAL names a file of requirements of which each may fail: what cannot be installed here is left

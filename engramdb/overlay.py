@@ -31,8 +31,8 @@ from engramdb.query.source import Rows
 UNSAVED: Final = 0
 """The seq of a version that no commit has written yet."""
 
-UNSAVED_VECTOR: Final = NO_VECTOR - 1
-"""The vector number of every unsaved vector that the log does not hold yet."""
+UNSAVED_VECTOR: Final = 2**64 - 1
+"""The vector number of every vector that no commit has written yet."""
 
 
 @dataclass(slots=True)
@@ -64,6 +64,10 @@ class UnsavedVectors:
         self.inverse_norms: npt.NDArray[np.float32] = inverse(norms)
         self.extreme_rows: npt.NDArray[np.int64] = extreme(norms)
         self._keys = keys
+
+    def product(self, query: Vector) -> npt.NDArray[np.float32]:
+        """matrix @ query, (rows,) float32."""
+        return self.matrix @ query
 
     def hidden(self, seq: int) -> None:
         """All rows are visible."""

@@ -65,8 +65,8 @@ class Transaction(Reading):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        overlay, snapshot = self._source(), self._snapshot
-        assert snapshot is not None
+        overlay, snapshot = self._overlay, self._snapshot
+        assert overlay is not None and snapshot is not None
         self._overlay = None
         try:
             if kind is None and overlay.operations:
@@ -158,6 +158,7 @@ class Transaction(Reading):
     # What the reads see
 
     def _source(self) -> Overlay:
+        self._engine.check_open()
         if self._overlay is None:
             raise ClosedError("this transaction is over, or was not entered with `with`")
         return self._overlay

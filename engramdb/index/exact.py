@@ -21,10 +21,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from engramdb.lsm import VectorRun
 
 Floats32 = npt.NDArray[np.float32]
 Floats64 = npt.NDArray[np.float64]
@@ -42,31 +44,6 @@ _BATCH_GROWTH: Final = 4
 _DECIMALS: Final = 1e12
 _SQUARE_MIN: Final = 1e-120  # lost beside the square of any float32 but zero; no division by zero
 _ANY_SCORE: Final = -2.0  # below every score, above the -inf of a hidden row
-
-
-class VectorRun(Protocol):
-    """Immutable rows of vectors. A visible memory is visible in exactly one row of one run."""
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def matrix(self) -> Floats32:
-        """(rows, dimension), C-contiguous."""
-
-    @property
-    def inverse_norms(self) -> Floats32:
-        """(rows,); 0 for a zero vector."""
-
-    @property
-    def extreme_rows(self) -> Rows:
-        """Rows whose norm lies so far out that float32 products are not safe."""
-
-    def hidden(self, seq: int) -> Rows | None:
-        """Rows that are not visible at `seq`; None if all are."""
-
-    def keys(self, rows: Rows) -> list[bytes]:
-        """The 16-byte keys of these rows."""
 
 
 Part = tuple[VectorRun, Rows]  # some rows of one run
@@ -234,11 +211,11 @@ def _scores(run: VectorRun, seq: int, direction: _Direction) -> Floats32:
     """The float32 score of every row, -inf for those that are not visible."""
     extreme = run.extreme_rows
     if not extreme.size:
-        scores = run.matrix @ direction.narrow
+        scores = run.product(direction.narrow)
         scores *= run.inverse_norms
     else:
         with np.errstate(all="ignore"):  # their products may overflow; they are not used
-            scores = run.matrix @ direction.narrow
+            scores = run.product(direction.narrow)
             scores *= run.inverse_norms
         scores[extreme] = _cosines([(run, extreme)], direction)
     hidden = run.hidden(seq)

@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from engramdb.lsm.keys import U64, Rows
 from engramdb.lsm.marks import Marks
@@ -54,7 +55,8 @@ class Arena:
         row = self.rows
         self._reserve(row + 1)
         self._matrix[row] = vector
-        square = float(np.dot(vector, vector))
+        with np.errstate(over="ignore"):  # such a norm is worked out in float64
+            square = float(np.dot(vector, vector))
         if 1e-30 < square < 1e30:
             norm = square**0.5
             self._norms[row] = norm
@@ -186,6 +188,10 @@ class ArenaRun:
             self.extreme_rows = np.flatnonzero(np.isin(chosen, bad))
             self._positions = np.full(until, -1, np.int64)
             self._positions[chosen] = np.arange(len(chosen))
+
+    def product(self, query: Vector) -> npt.NDArray[np.float32]:
+        """matrix @ query, (rows,) float32."""
+        return self.matrix @ query
 
     def hidden(self, seq: int) -> Rows | None:
         """The rows not visible at a seq that is not below that of the run; None if all are."""

@@ -287,26 +287,30 @@ class ContainerReader:
         section = self.section(name)
         return self.file.map()[section.offset : section.offset + section.length]
 
-    def check_chunks(self, name: str, data: memoryview) -> None:
-        """Check every chunk of a mapped section against its sum."""
-        section = self.section(name)
-        sums = np.frombuffer(self.blob(f"{name}.sums"), "<u8").tolist()
-        if len(sums) != -(-section.length // CHUNK_BYTES):
-            raise CorruptionError(self.path, section.offset, "a sum for each chunk", len(sums))
-        for i, expected in enumerate(sums):
-            got = _sum(data[i * CHUNK_BYTES : (i + 1) * CHUNK_BYTES])
-            if got != expected:
-                at = section.offset + i * CHUNK_BYTES
-                raise CorruptionError(self.path, at, f"sum {expected:#x}", f"{got:#x}")
+    def chunk_sums(self, name: str) -> list[int]:
+        """The sum of each chunk of a chunked section."""
+        sums: list[int] = np.frombuffer(self.blob(f"{name}.sums"), "<u8").tolist()
+        if len(sums) != -(-self.section(name).length // CHUNK_BYTES):
+            raise CorruptionError(
+                self.path, self.section(name).offset, "a sum for each chunk", len(sums)
+            )
+        return sums
+
+    def check_chunk(self, name: str, data: memoryview, chunk: int, expected: int) -> None:
+        """Check one chunk of the bytes of a chunked section."""
+        got = _sum(data[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
+        if got != expected:
+            at = self.section(name).offset + chunk * CHUNK_BYTES
+            raise CorruptionError(self.path, at, f"sum {expected:#x}", f"{got:#x}")
 
     def verify(self) -> int:
         """Check every section of the file. Returns the bytes read."""
         for name, section in self._sections.items():
             if section.encoding == CHUNKED:
                 # read, not mapped: what the disk holds now, not what was mapped long ago
-                self.check_chunks(
-                    name, memoryview(self.file.read_at(section.offset, section.length))
-                )
+                data = memoryview(self.file.read_at(section.offset, section.length))
+                for chunk, expected in enumerate(self.chunk_sums(name)):
+                    self.check_chunk(name, data, chunk, expected)
             else:
                 self.blob(name)
         return self.file.size()

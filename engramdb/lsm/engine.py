@@ -131,12 +131,7 @@ class StorageEngine:
                 f"commit {seq} lies before commit {state.floor}, from which on the retention "
                 "policy has kept everything; tag() the moments that must stay"
             )
-        return Snapshot(state.version, seq, self._time_of(state.version, seq), partial=not kept)
-
-    def _time_of(self, version: Any, seq: int) -> int:
-        """The time of a commit; 0 if it has no versions any more."""
-        changes = Snapshot(version, seq, 0).changes(seq - 1)
-        return changes[-1].time if changes else 0
+        return Snapshot(state.version, seq, partial=not kept)
 
     def seq_at(self, time: int) -> int:
         """The last commit at or before a time in microseconds since the epoch; 0 if none."""
@@ -154,7 +149,7 @@ class StorageEngine:
             )
         latest = self.latest()
         until = latest.seq if until_seq is None else min(until_seq, latest.seq)
-        return Snapshot(latest.version, until, 0).changes(since_seq)
+        return Snapshot(latest.version, until).changes(since_seq)
 
     # Pins and policy
 

@@ -31,6 +31,9 @@ class VectorRun(Protocol):
     def matrix(self) -> npt.NDArray[np.float32]:
         """(rows, dimension) float32, C-contiguous, not to be written to."""
 
+    def product(self, query: Vector) -> npt.NDArray[np.float32]:
+        """matrix @ query, (rows,) float32."""
+
     @property
     def inverse_norms(self) -> npt.NDArray[np.float32]:
         """(rows,) float32; 0 for a zero vector."""
@@ -87,13 +90,23 @@ class Snapshot:
     and optional. `partial` marks a moment below the history floor: single versions that were kept
     can still be proven right, whole-database reads cannot."""
 
-    __slots__ = ("_version", "partial", "seq", "time")
+    __slots__ = ("_time", "_version", "partial", "seq")
 
-    def __init__(self, version: Version, seq: int, time: int, *, partial: bool = False) -> None:
+    def __init__(
+        self, version: Version, seq: int, time: int | None = None, *, partial: bool = False
+    ) -> None:
         self._version: Version | None = version
         self.seq = seq
-        self.time = time
+        self._time = time
         self.partial = partial
+
+    @property
+    def time(self) -> int:
+        """When its commit was made, in microseconds since the epoch; 0 if nothing is left of it."""
+        if self._time is None:
+            changes = self.changes(self.seq - 1)
+            self._time = changes[-1].time if changes else 0
+        return self._time
 
     @property
     def version(self) -> Version:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from engramdb.errors import CorruptionError
 from engramdb.lsm import columns
 from engramdb.lsm.columns import Column
-from engramdb.lsm.container import VECTORS, ContainerReader, ContainerWriter
+from engramdb.lsm.container import CHUNK_BYTES, VECTORS, ContainerReader, ContainerWriter
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64, Rows, join, to_list
 from engramdb.lsm.manifest import VectorEntry
@@ -32,6 +33,8 @@ Matrix = npt.NDArray[np.float32]
 # float32 products of rows outside these norms can overflow or vanish
 SAFE_NORM_MIN = 1e-15
 SAFE_NORM_MAX = 1e15
+
+_STRETCH_BYTES: Final = 2**20  # fits the second-level cache
 
 
 def norms_of(matrix: Matrix) -> npt.NDArray[np.float32]:
@@ -177,11 +180,42 @@ class VectorFile:
         return np.frombuffer(data, "<f4").reshape(self.rows, self.dimension)
 
     @cached_property
+    def _sums(self) -> list[int]:
+        return self.reader.chunk_sums("matrix")
+
+    @cached_property
+    def _unchecked(self) -> set[int]:
+        return set(range(len(self._sums)))
+
+    def _check(self, first_row: int, last_row: int) -> None:
+        """Check the chunks that hold these rows, each one only once: on its first touch."""
+        row_bytes = 4 * self.dimension
+        data, unchecked = self._mapped.data.cast("B"), self._unchecked
+        last = (last_row * row_bytes - 1) // CHUNK_BYTES
+        for chunk in range(first_row * row_bytes // CHUNK_BYTES, last + 1):
+            if chunk in unchecked:
+                self.reader.check_chunk("matrix", data, chunk, self._sums[chunk])
+                unchecked.discard(chunk)
+
+    @property
     def matrix(self) -> Matrix:
-        """All vectors, checked as a whole when first asked for, then never again."""
-        mapped = self._mapped
-        self.reader.check_chunks("matrix", mapped.data.cast("B"))
-        return mapped
+        """All vectors, checked."""
+        if self._unchecked:
+            self._check(0, self.rows)
+        return self._mapped
+
+    def product(self, query: Vector) -> npt.NDArray[np.float32]:
+        """matrix @ query, (rows,) float32. The first time each stretch is checked and multiplied
+        while it is in the cache, so that a first search reads the file once, not twice."""
+        if not self._unchecked:
+            return self._mapped @ query
+        products = np.empty(self.rows, np.float32)
+        step = max(1, _STRETCH_BYTES // (4 * self.dimension))
+        for start in range(0, self.rows, step):
+            stop = min(start + step, self.rows)
+            self._check(start, stop)
+            np.dot(self._mapped[start:stop], query, out=products[start:stop])
+        return products
 
     def columns(self) -> VectorColumns:
         """Everything but the matrix, as arrays."""
@@ -201,7 +235,8 @@ class VectorFile:
 
     def vector(self, row: int) -> Vector:
         """A read-only copy of one vector."""
-        copy: Vector = self.matrix[row].copy()
+        self._check(row, row + 1)
+        copy: Vector = self._mapped[row].copy()
         copy.flags.writeable = False
         return copy
 

@@ -12,7 +12,7 @@ from engramdb.model.limits import DIMENSION_MAX, VECTOR_NORM_MAX
 
 Vector = npt.NDArray[np.float32]
 
-NO_VECTOR: Final = 2**64 - 1  # vector number of a memory without one, as in the log
+NO_VECTOR: Final = 0  # vector number of a memory without one, as in the log
 
 _NUMBER_KINDS: Final = "fiu"
 

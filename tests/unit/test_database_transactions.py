@@ -69,9 +69,7 @@ def test_reads_see_the_snapshot_and_own_writes(db: Database) -> None:
     db.connect(a, b)
     with db.transaction() as tx:
         c = db.save(named("c", 1.0, 0.1))  # by others: not seen
-        assert c not in tx and tx.get(c) is None and len(tx) == 2
-        with pytest.raises(MemoryNotFoundError):
-            tx.load(c)
+        assert tx.list_all() == [a, b] and c not in tx.query().ids() and len(tx) == 2
         loaded = tx.load(a)
         loaded.set_attribute("name", "changed")
         tx.save(loaded)
@@ -87,7 +85,9 @@ def test_reads_see_the_snapshot_and_own_writes(db: Database) -> None:
         tx.disconnect(a, b)
         assert [each.target_id for each in tx.get_connections(a)] == [d]
         tx.delete(b)
-        assert b not in tx and tx.get_connections(d) == []
+        assert b not in tx and tx.get(b) is None and tx.get_connections(d) == []
+        with pytest.raises(MemoryNotFoundError):
+            tx.load(b)
         assert tx.history(a) == [] or [layer.seq for layer in tx.history(a)] == [1]
 
 

@@ -40,6 +40,9 @@ class Run:
             self.inverse_norms = np.where(norms > 1e-38, 1 / norms, 0).astype(np.float32)
         self.extreme_rows = np.flatnonzero((norms > 0) & ((norms < 1e-15) | (norms > 1e15)))
 
+    def product(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return self.matrix @ query
+
     def hidden(self, seq: int) -> npt.NDArray[np.int64] | None:
         assert seq == SEQ
         return np.array(self.hidden_rows, np.int64) if self.hidden_rows else None
@@ -85,7 +88,7 @@ def _assert_same(got: list[Hit], expected: list[Hit]) -> None:
 # Few distinct numbers, so that ties, duplicates and zero vectors are common; scales from one end of
 # float32 to the other, so that products overflow and underflow.
 NUMBERS = st.sampled_from([0.0, 0.0, 1.0, -1.0, 2.0, 0.5, 3.0])
-SCALES = st.sampled_from([1.0, 1.0, 1.0, 3.0, 1e-3, 1e-18, 1e18, 1e-30, 1e30, 1e37])
+SCALES = st.sampled_from([1.0, 1.0, 1.0, 3.0, 1e-3, 1e-18, 1e18, 1e-40, 1e-30, 1e30, 1e37])
 
 
 @st.composite
@@ -157,7 +160,7 @@ def test_many_close_vectors_are_ranked_exactly_however_they_are_spread_over_runs
     assert search(parts, SEQ, query, limit, -1.0) == hits
     assert search(parts[::-1], SEQ, query, limit, -1.0) == hits
     assert search_many(parts, SEQ, np.stack([query, -query]), limit, -1.0)[0] == hits
-    assert list(itertools.islice(ranked(parts, SEQ, query), limit)) == hits
+    assert list(ranked(parts, SEQ, query)) == search([whole], SEQ, query, count, -1.0)
 
     cosines = (matrix.astype(np.float64) @ query) / np.linalg.norm(
         matrix.astype(np.float64), axis=1
@@ -205,15 +208,15 @@ def test_a_zero_query_scores_0_everywhere_and_a_zero_vector_scores_0_too() -> No
 def test_vectors_at_the_ends_of_float32_rank_like_all_others() -> None:
     directions = np.array([[3, 4], [4, 3], [1, 0], [-3, 4]])
     query = np.array([3, 4])
-    plain = search([_run(directions)], SEQ, query.astype(np.float32), 4, -1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for scale, query_scale in itertools.product([1e-36, 1e-17, 1e17, 5e37], repeat=2):
-            run = _run(directions * scale)
+        for scale, query_scale in itertools.product([1e-41, 1e-17, 1e17, 5e37], repeat=2):
+            run, scaled = _run(directions * scale), (query * query_scale).astype(np.float32)
             assert len(run.extreme_rows) == 4
-            hits = search([run], SEQ, (query * query_scale).astype(np.float32), 4, -1.0)
-            assert [key for key, _ in hits] == [key for key, _ in plain]
-            assert [s for _, s in hits] == pytest.approx([s for _, s in plain], abs=1e-6)
+            hits = search([run], SEQ, scaled, 3, -1.0)
+            _assert_same(hits, _brute_force([run], scaled, 3, -1.0))
+            assert [key for key, _ in hits] == [_key(0), _key(1), _key(2)]
+            assert search_many([run], SEQ, scaled.reshape(1, 2), 3, -1.0) == [hits]
 
 
 def test_the_largest_dimension_is_ranked_exactly() -> None:
@@ -247,6 +250,13 @@ def test_a_limit_above_the_count_finds_all_that_reach_the_threshold() -> None:
     assert search([run], SEQ, query, 10**9, 0.6) == [(_key(0), 1.0), (_key(1), 0.6)]
     assert search([run], SEQ, query, 10**9, 0.600001) == [(_key(0), 1.0)]
     assert len(search([run], SEQ, query, 10**9, -1.0)) == 4
+
+
+def test_a_row_just_below_the_threshold_stays_out_however_many_are_close() -> None:
+    on, below = [3, 4], [3_000_000, 4_000_001]  # cosines 0.6 and 0.5999999 with the x axis
+    run = _run([on, below] * 400)
+    hits = search([run], SEQ, np.array([1, 0], np.float32), 500, 0.6)
+    assert hits == [(_key(row), 0.6) for row in range(0, 800, 2)]
 
 
 def test_tiles_change_nothing_but_the_memory_that_is_needed(
