@@ -158,5 +158,5 @@ def same_value(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same_value, one, other))
     if isinstance(one, float):
-        return one.hex() == other.hex()  # 0.0 and -0.0 are two
+        return bool(one.hex() == other.hex())  # 0.0 and -0.0 are two
     return bool(one == other)

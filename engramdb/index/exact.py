@@ -268,11 +268,12 @@ def _kth_bound(scores: Floats32, k: int) -> float:
 
 def _cosines(parts: list[Part], direction: _Direction) -> Floats64:
     """The cosines of these rows in float64, rounded to 12 decimals, one part after the other."""
-    cells = sum([rows.size for _, rows in parts]) * direction.wide.size
-    if cells <= _WIDE_CELLS:
-        narrow = [run.matrix.take(rows, axis=0) for run, rows in parts]
-        return _cosines_of(narrow[0] if len(narrow) == 1 else np.concatenate(narrow), direction)
     step = max(1, _WIDE_CELLS // direction.wide.size)
+    if len(parts) == 1 and parts[0][1].size <= step:
+        return _cosines_of(parts[0][0].matrix.take(parts[0][1], axis=0), direction)
+    if sum([rows.size for _, rows in parts]) <= step:
+        narrow = np.concatenate([run.matrix.take(rows, axis=0) for run, rows in parts])
+        return _cosines_of(narrow, direction)
     return np.concatenate(
         [
             _cosines_of(run.matrix.take(rows[start : start + step], axis=0), direction)

@@ -40,7 +40,8 @@ class Arena:
         self.marks = Marks()
         self._dense: ArenaRun | None = None
 
-    def _reserve(self, rows: int) -> None:
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows in all. Untouched room costs no memory."""
         if rows <= len(self._matrix):
             return
         capacity = max(rows, 2 * len(self._matrix))
@@ -53,7 +54,7 @@ class Arena:
     def append(self, vector: Vector, number: int, key: bytes, seq: int) -> int:
         """Add one vector; returns its row."""
         row = self.rows
-        self._reserve(row + 1)
+        self.reserve(row + 1)
         self._matrix[row] = vector
         with np.errstate(over="ignore"):  # such a norm is worked out in float64
             square = float(np.dot(vector, vector))
@@ -74,7 +75,7 @@ class Arena:
     ) -> None:
         """Add many vectors; their numbers and seqs ascend."""
         row, count = self.rows, len(matrix)
-        self._reserve(row + count)
+        self.reserve(row + count)
         self._matrix[row : row + count] = matrix
         self._store_norms(row, matrix)
         self.numbers.extend(numbers)

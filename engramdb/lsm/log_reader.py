@@ -9,25 +9,31 @@ proves nothing: Pebble's rule), and a later log, which is made only after this o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import CorruptionError
+from engramdb.lsm.environment import File
+from engramdb.lsm.keys import U64, Rows
 from engramdb.lsm.log_format import (
     OWN_VECTOR,
     PREFIX,
     RECORD_HEADER,
     RECORD_MAGIC,
+    SINGLE,
     body_sum,
     header_sum,
 )
 from engramdb.lsm.memtable import Ends
 from engramdb.lsm.records import EDGE
 from engramdb.lsm.vector_file import Matrix
+
+PIECE_BYTES: Final = 8 * 2**20
 
 
 class LogRecord(NamedTuple):
@@ -41,31 +47,108 @@ class LogRecord(NamedTuple):
     operations: int
 
 
-def scan(data: bytes, seed: int, start: int, stop: int) -> tuple[list[LogRecord], int]:
+class LogRecords:
+    """The sound records of a log, as columns; one by one they are LogRecords."""
+
+    __slots__ = ("first_vector", "length", "offset", "operations", "seq", "time")
+
+    def __init__(self, data: bytes, offsets: list[int]) -> None:
+        at = np.array(offsets, np.int64)
+        narrow = np.frombuffer(data, "<u4", len(data) // 4)
+        wide = np.frombuffer(data, "<u8", len(data) // 8)
+        self.offset: Rows = at
+        self.length: Rows = narrow[at // 4 + 1].astype(np.int64)
+        self.seq: U64 = wide[at // 8 + 2]
+        self.time: U64 = wide[at // 8 + 3]
+        self.first_vector: U64 = wide[at // 8 + 5]
+        self.operations: Rows = narrow[at // 4 + 14].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def __getitem__(self, index: int) -> LogRecord:
+        return LogRecord(
+            int(self.offset[index]),
+            int(self.length[index]),
+            int(self.seq[index]),
+            int(self.time[index]),
+            int(self.first_vector[index]),
+            int(self.operations[index]),
+        )
+
+    def after(self, seq: int) -> LogRecords:
+        """Those above a seq."""
+        kept = self.seq > np.uint64(seq)
+        if bool(kept.all()):
+            return self
+        chosen = LogRecords.__new__(LogRecords)
+        for name in self.__slots__:
+            setattr(chosen, name, getattr(self, name)[kept])
+        return chosen
+
+
+def scan(data: bytes, seed: int, start: int, stop: int) -> tuple[LogRecords, int]:
     """The sound records from `start` on, and where they end."""
-    records: list[LogRecord] = []
+    offsets: list[int] = []
     view = memoryview(data)
     unpack = RECORD_HEADER.unpack_from
     offset = start
     last = stop - RECORD_HEADER.size
     while offset <= last:
-        magic, length, digest, seq, time, _, first, body, count, _ = unpack(data, offset)
+        magic, length, digest, _, _, _, _, body, _, _ = unpack(data, offset)
         end = offset + 64 + length
         if (
             magic != RECORD_MAGIC
             or end > stop
+            or length % 8
             or digest != header_sum(data[offset + 16 : offset + 64], length, seed)
             or body != body_sum(view[offset + 64 : end], seed)
         ):
             break
-        records.append(LogRecord(offset, length, seq, time, first, count))
+        offsets.append(offset)
         offset = end
-    return records, offset
+    return LogRecords(data, offsets), offset
 
 
-def proven_synced(data: bytes, seed: int, bad: int) -> int | None:
-    """The offset of a sound header behind `bad` that says that `bad` was synced, if there is
-    one."""
+class LogPieces:
+    """The sound records of a log file, some 8 MiB at a time, so that a large log is never in memory
+    as a whole: (bytes, where they stand in the file, the records in them). `end` is where the sound
+    ones that were read so far end."""
+
+    def __init__(self, file: File, seed: int, start: int, stop: int) -> None:
+        self._file, self._seed, self._stop = file, seed, stop
+        self.end = start
+
+    def __iter__(self) -> Iterator[tuple[bytes, int, LogRecords]]:
+        while self.end + RECORD_HEADER.size <= self._stop:
+            length = min(PIECE_BYTES, self._stop - self.end)
+            data = self._file.read_at(self.end, length)
+            records, used = scan(data, self._seed, 0, len(data))
+            if not used:
+                needed = self._length_at(data)
+                if not length < needed <= self._stop - self.end:
+                    return
+                data = self._file.read_at(self.end, needed)
+                records, used = scan(data, self._seed, 0, len(data))
+                if not used:
+                    return
+            base = self.end
+            self.end += used
+            yield data, base, records
+
+    def _length_at(self, data: bytes) -> int:
+        if len(data) < RECORD_HEADER.size:
+            return 0
+        magic, length, digest = RECORD_HEADER.unpack_from(data)[:3]
+        if magic != RECORD_MAGIC or digest != header_sum(data[16:64], length, self._seed):
+            return 0
+        return RECORD_HEADER.size + int(length)
+
+
+def proven_synced(data: bytes, seed: int, bad: int, base: int = 0) -> int | None:
+    """Where a sound header stands behind the offset `bad` of the file that says that `bad` was
+    synced; None if there is none. `data` stands at `base`, a multiple of 8, in the file."""
+    bad -= base
     aligned = -(-bad // 8) * 8
     usable = (len(data) - aligned) // 8 * 8
     if usable < RECORD_HEADER.size:
@@ -76,8 +159,11 @@ def proven_synced(data: bytes, seed: int, bad: int) -> int | None:
         if offset + RECORD_HEADER.size > len(data):
             break
         _, length, digest, _, _, synced, _, _, _, _ = RECORD_HEADER.unpack_from(data, offset)
-        if digest == header_sum(data[offset + 16 : offset + 64], length, seed) and synced > bad:
-            return offset
+        if (
+            digest == header_sum(data[offset + 16 : offset + 64], length, seed)
+            and synced > base + bad
+        ):
+            return base + offset
     return None
 
 
@@ -101,56 +187,56 @@ class LogRows:
         return len(self.seq)
 
 
-def decode(data: bytes, records: list[LogRecord], path: str) -> LogRows:
-    """The rows of these records. Raises CorruptionError if a body does not add up."""
+def decode(data: bytes, records: LogRecords, path: str, base: int = 0) -> LogRows:
+    """The rows of these records; `data` stands at `base` in the file.
+
+    Raises CorruptionError if a body does not add up."""
     rows = LogRows()
-    if not records:
+    if not len(records):
         return rows
     # stretches of single memory records (one save each) are decoded as arrays
-    offsets = np.array([record.offset for record in records], np.int64)
     words = np.frombuffer(data, "<u4", len(data) // 4)
-    body = offsets // 4 + 16
-    single = np.array([record.operations for record in records]) == 1
-    single &= np.array([record.length for record in records]) >= 56
-    single &= (words[np.where(single, body + 2, 0)] == 0) | ~single
-    edges = np.flatnonzero(np.diff(single)) + 1
-    for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(records)], strict=True):
+    single = (records.operations == 1) & (records.length >= SINGLE.size)
+    edges = words[np.where(single, records.offset // 4 + 18, 0)]
+    single &= edges == 0
+    turns = (np.flatnonzero(np.diff(single)) + 1).tolist()
+    for start, stop in zip([0, *turns], [*turns, len(records)], strict=True):
         try:
             if single[start]:
-                _decode_singles(data, words, records[start:stop], offsets[start:stop], rows)
+                _decode_singles(data, words, records, slice(start, stop), rows)
             else:
-                for record in records[start:stop]:
-                    _decode_batch(data, record, rows)
+                for index in range(start, stop):
+                    _decode_batch(data, records[index], rows)
         except (ValueError, IndexError, UnicodeDecodeError) as error:
-            raise CorruptionError(path, records[start].offset, "a batch", error) from error
+            raise CorruptionError(path, base + records[start].offset, "a batch", error) from error
     return rows
 
 
 def _decode_singles(
     data: bytes,
     words: npt.NDArray[np.uint32],
-    records: list[LogRecord],
-    offsets: npt.NDArray[np.int64],
+    records: LogRecords,
+    some: slice,
     rows: LogRows,
 ) -> None:
+    offsets = records.offset[some]
     body = offsets // 4 + 16
     vectors, dimensions, sizes = words[body], words[body + 1], words[body + 3].astype(np.int64)
     flags = words[body + 4]
-    lengths = np.array([record.length for record in records], np.int64)
     needed = 56 + (sizes + 7) // 8 * 8 + (4 * vectors.astype(np.int64) * dimensions + 7) // 8 * 8
-    if bool((vectors > 1).any()) or bool((needed != lengths).any()):
+    if bool((vectors > 1).any()) or bool((needed != records.length[some]).any()):
         raise ValueError("the lengths of a record do not add up")
     base = len(rows)
     rows.record_class += (flags & 255).tolist()
     rows.kind += (flags >> 8 & 255).tolist()
     starts = (offsets + 64).tolist()
     rows.keys += [data[at + 24 : at + 40] for at in starts]
-    rows.seq += [record.seq for record in records]
-    rows.time += [record.time for record in records]
+    rows.seq += records.seq[some].tolist()
+    rows.time += records.time[some].tolist()
     shared = words[body + 10].astype(np.uint64) | words[body + 11].astype(np.uint64) << np.uint64(
         32
     )
-    first = np.array([record.first_vector for record in records], np.uint64)
+    first = records.first_vector[some]
     rows.vector += np.where(shared == np.uint64(OWN_VECTOR), first, shared).tolist()
     rows.payloads += [
         data[at + 56 : at + 56 + size] for at, size in zip(starts, sizes.tolist(), strict=True)

@@ -208,37 +208,41 @@ class Memtable:
         return Payloads.from_list(self.payloads[:count])
 
     def load(self, rows: LogRows) -> Rows:
-        """Fill this empty table from a log. Returns the row before each one, or NO_ROW; vectors,
-        and what lies outside the table, are for the caller to supersede."""
-        self.seq.extend(rows.seq)
+        """Append rows from a log. Returns the row before each one in this table, or NO_ROW; what
+        lies outside the table, and vectors, are for the caller to supersede."""
+        base = len(self)
         self.time.extend(rows.time)
         self.kind.extend(rows.kind)
         self.record_class.extend(rows.record_class)
         self.vector.extend(rows.vector)
         self.superseded.extend([NEVER] * len(rows))
-        self.payloads, self.keys = rows.payloads, rows.keys
+        self.payloads += rows.payloads
+        self.keys += rows.keys
         previous = [NO_ROW] * len(rows)
-        newest, superseded, seqs = self.newest, self.superseded, rows.seq
-        for row, (record_class, key) in enumerate(zip(rows.record_class, rows.keys, strict=True)):
+        newest, superseded = self.newest, self.superseded
+        for row, (record_class, key, seq) in enumerate(
+            zip(rows.record_class, rows.keys, rows.seq, strict=True)
+        ):
             table = newest[record_class]
             before = table.get(key, NO_ROW)
             if before >= 0:
                 previous[row] = before
-                superseded[before] = seqs[row]
-            table[key] = row
+                superseded[before] = seq
+            table[key] = base + row
         self.previous.extend(previous)
+        self.seq.extend(rows.seq)
         for row, ends in rows.ends.items():
-            self._append_ends(row, ends)
+            self._append_ends(base + row, ends)
+        at = 0
         for matrix in rows.matrices:
-            arena = self.arena_for(matrix.shape[1])
-            at = arena.rows
             owners = rows.vector_rows[at : at + len(matrix)]
-            arena.extend(
+            self.arena_for(matrix.shape[1]).extend(
                 matrix,
                 rows.vector_numbers[at : at + len(matrix)],
                 [rows.keys[row] for row in owners],
                 [rows.seq[row] for row in owners],
             )
-        vector_bytes = self.arena.rows * (4 * self.arena.dimension + 32) if self.arena else 0
-        self.bytes_used = _ROW_BYTES * len(rows) + sum(map(len, rows.payloads)) + vector_bytes
+            at += len(matrix)
+            self.bytes_used += matrix.nbytes + 32 * len(matrix)
+        self.bytes_used += _ROW_BYTES * len(rows) + sum(map(len, rows.payloads))
         return np.array(previous, np.int64)

@@ -17,7 +17,7 @@ from engramdb.lsm.environment import Environment, Lock, LockHeld
 from engramdb.lsm.log_writer import encode_visible
 from engramdb.lsm.manifest import Manifest, encode_policy
 from engramdb.lsm.options import Options
-from engramdb.lsm.recovery import Recovered, open_files, recover
+from engramdb.lsm.recovery import Recovered, Replay, open_files
 
 _OURS = {*DIRECTORIES, "LOCK", "VISIBLE", "lost", "readers"}
 
@@ -108,9 +108,9 @@ def _open_to_write(
     _remove_leftovers(environment, directory, manifest)
     cache = BlockCache(options.cache_blocks)
     segments, vectors = open_files(environment, directory, manifest, cache)
-    recovered = recover(
+    recovered = Replay(
         environment, directory, manifest, options, segments, vectors, read_only=False
-    )
+    ).run()
     core = _core(environment, directory, options, manifest, recovered, cache, next_file, lock)
     number, length = recovered.predecessor
     if number and environment.is_persistent:
@@ -198,9 +198,9 @@ def load_to_read(
         try:
             version = known.state.version if known is not None else None
             segments, vectors = open_files(environment, directory, manifest, cache, version)
-            recovered = recover(
+            recovered = Replay(
                 environment, directory, manifest, options, segments, vectors, read_only=True
-            )
+            ).run()
         except (OSError, EngramError) as error:
             problem = error  # the writer has swapped files under our hands, or it is damage
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -12,8 +11,11 @@ from engramdb.lsm import log_format, log_reader
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.container import MARKS, ContainerReader
 from engramdb.lsm.core import file_path, number_of
-from engramdb.lsm.environment import Environment
-from engramdb.lsm.log_writer import Visible, log_path, read_visible
+from engramdb.lsm.environment import Environment, File
+from engramdb.lsm.keys import Rows
+from engramdb.lsm.log_format import FILE_HEADER
+from engramdb.lsm.log_reader import LogRecords
+from engramdb.lsm.log_writer import log_path, read_visible
 from engramdb.lsm.manifest import FileEntry, Manifest
 from engramdb.lsm.marks import Marks
 from engramdb.lsm.memtable import Memtable
@@ -96,122 +98,196 @@ def logs_of(environment: Environment, directory: str, manifest: Manifest) -> lis
     return [number for number in numbers if number >= manifest.log_floor and number > 0]
 
 
-def recover(
-    environment: Environment,
-    directory: str,
-    manifest: Manifest,
-    options: Options,
-    segments: tuple[Segment, ...],
-    vectors: tuple[VectorFile, ...],
-    *,
-    read_only: bool,
-) -> Recovered:
-    """Replay the logs. Raises CorruptionError when something is missing that was once synced.
+class Replay:
+    """Replays the logs behind a manifest. A read-only one changes nothing; beside a writer it stops
+    where VISIBLE says."""
 
-    A read-only opening changes nothing; beside a writer it stops where VISIBLE says.
-    """
-    database = bytes.fromhex(manifest.database)
-    visible = read_visible(environment, directory)
-    # beside a writer, a reader must not run ahead of what the writer has published
-    follows = read_only and environment.lock_is_held(f"{directory}/LOCK")
-    numbers = logs_of(environment, directory, manifest)
-    tables: list[Memtable] = []
-    seq, time = manifest.last_seq, manifest.last_time
-    next_vector = manifest.next_vector
-    predecessor = (0, 0)
-    truncated = 0
-    dimension = manifest.spaces[0].dimension if manifest.spaces else options.dimension
-    for position, number in enumerate(numbers):
-        is_last = position == len(numbers) - 1
-        if follows and (visible is None or number > visible.log):
-            break
-        until = None
-        if follows and visible is not None and visible.log == number:
-            until = visible.visible
-        path = log_path(directory, number)
-        data = read_whole(environment, path)
-        header = None
+    def __init__(
+        self,
+        environment: Environment,
+        directory: str,
+        manifest: Manifest,
+        options: Options,
+        segments: tuple[Segment, ...],
+        vectors: tuple[VectorFile, ...],
+        *,
+        read_only: bool,
+    ) -> None:
+        self._environment = environment
+        self._directory = directory
+        self._manifest = manifest
+        self._options = options
+        self._segments, self._vectors = segments, vectors
+        self._read_only = read_only
+        self._database = bytes.fromhex(manifest.database)
+        self._visible = read_visible(environment, directory)
+        # beside a writer, a reader must not run ahead of what the writer has published
+        self._follows = read_only and environment.lock_is_held(f"{directory}/LOCK")
+        self._tables: list[Memtable] = []
+        self._seq, self._time = manifest.last_seq, manifest.last_time
+        self._next_vector = manifest.next_vector
+        self._predecessor = (0, 0)
+        self._truncated = 0
+        self._dimension = manifest.spaces[0].dimension if manifest.spaces else options.dimension
+
+    def run(self) -> Recovered:
+        """Raises CorruptionError when something is missing that was once synced."""
+        numbers = logs_of(self._environment, self._directory, self._manifest)
+        visible = self._visible
+        for number in numbers:
+            if self._follows and (visible is None or number > visible.log):
+                break
+            path = log_path(self._directory, number)
+            file = self._environment.open(path, "r")
+            try:
+                used = self._replay(file, number, path, is_last=number == numbers[-1])
+            finally:
+                file.close()
+            if not self._read_only and number == numbers[-1]:
+                if used:
+                    _truncate(self._environment, path, used)
+                else:
+                    self._environment.unlink(path)
+        version = Version(
+            Memtable(0, self._options.memtable_bytes_max),
+            tuple(self._tables),
+            self._segments,
+            self._vectors,
+        )
+        return Recovered(
+            State(version, self._seq, self._time, self._manifest.history_floor),
+            self._next_vector,
+            self._dimension,
+            self._predecessor,
+            self._truncated,
+        )
+
+    def _replay(self, file: File, number: int, path: str, *, is_last: bool) -> int:
+        """Replay one log. Returns how many bytes of it count; 0 if it was never used."""
+        size = file.size()
         try:
-            header = log_format.read_file_header(data[:64], path, database, number)
+            head = file.read_at(0, FILE_HEADER.size)
+            header = log_format.read_file_header(head, path, self._database, number)
         except CorruptionError:
-            if not is_last or not _never_used(data, database, number, visible):
-                raise
-        if header is None:  # the power went while it was made
-            truncated += len(data)
-            if not read_only:
-                environment.unlink(path)
-            continue
-        if header.predecessor >= manifest.log_floor and header.predecessor != predecessor[0]:
+            if is_last and self._never_used(file, number, size):
+                self._truncated += size  # the power went while it was made
+                return 0
+            raise
+        self._check_predecessor(header, path)
+        visible, stop = self._visible, size
+        limit = None
+        if self._follows and visible is not None and visible.log == number:
+            limit = visible.visible
+            stop = min(limit, size)
+        seed = log_format.seed_of(self._database, number)
+        pieces = log_reader.LogPieces(file, seed, FILE_HEADER.size, stop)
+        table = Memtable(number, self._options.memtable_bytes_max)
+        previous = [self._load(table, *piece, path, size) for piece in pieces]
+        if limit is not None and pieces.end < limit:
+            raise CorruptionError(path, pieces.end, f"records up to {limit}", "a damaged record")
+        if limit is None:
+            self._check_end(file, pieces.end, size, number, path, is_last=is_last)
+        self._predecessor = (number, pieces.end)
+        if len(table):
+            self._supersede(table, np.concatenate(previous))
+            self._tables.append(table)
+        return pieces.end
+
+    def _load(
+        self, table: Memtable, data: bytes, base: int, records: LogRecords, path: str, size: int
+    ) -> Rows:
+        """Append a piece of a log to its table. Returns the row before each of its rows."""
+        records = records.after(self._manifest.last_seq)
+        if not len(records):
+            return np.empty(0, np.int64)
+        if int(records.seq[0]) != self._seq + 1 or bool((np.diff(records.seq) != 1).any()):
             raise CorruptionError(
-                path, 40, f"log {header.predecessor} before it", f"log {predecessor[0]}"
+                path,
+                base + records[0].offset,
+                f"commit {self._seq + 1} and those after it",
+                f"commit {records[0].seq}",
             )
-        if header.predecessor == predecessor[0] and header.predecessor_bytes != predecessor[1]:
-            raise CorruptionError(
-                log_path(directory, predecessor[0]),
-                min(predecessor[1], header.predecessor_bytes),
-                f"{header.predecessor_bytes} sound bytes",
-                f"{predecessor[1]}",
-            )
-        end = len(data) if until is None else min(until, len(data))
-        records, valid = log_reader.scan(data, log_format.seed_of(database, number), 64, end)
-        _check_end(data, valid, until, number, database, path, visible)
-        rest = data[valid:]
-        if is_last and rest.strip(b"\0"):
-            truncated += len(rest.rstrip(b"\0"))
-        if is_last and not read_only:
-            _truncate(environment, path, valid)
-        predecessor = (number, valid)
-        records = [record for record in records if record.seq > manifest.last_seq]
-        if not records:
-            continue
-        if records[0].seq != seq + 1 or any(
-            later.seq != earlier.seq + 1 for earlier, later in pairwise(records)
-        ):
-            raise CorruptionError(
-                path, records[0].offset, f"commit {seq + 1} and those after it", records[0].seq
-            )
-        rows = log_reader.decode(data, records, path)
-        table = Memtable(number, options.memtable_bytes_max)
+        rows = log_reader.decode(data, records, path, base)
         dimensions = {matrix.shape[1] for matrix in rows.matrices}
-        if len(dimensions) > 1 or (dimension is not None and not dimensions <= {dimension}):
-            raise CorruptionError(path, records[0].offset, f"dimension {dimension}", dimensions)
-        dimension = dimensions.pop() if dimensions else dimension
-        previous = table.load(rows)
-        _supersede(table, previous, tuple(tables), segments, vectors)
-        tables.append(table)
-        seq, time = records[-1].seq, records[-1].time
-        next_vector = max([next_vector, *(n + 1 for n in rows.vector_numbers[-1:])])
-    version = Version(Memtable(0, options.memtable_bytes_max), tuple(tables), segments, vectors)
-    state = State(version, seq, time, manifest.history_floor)
-    return Recovered(state, next_vector, dimension, predecessor, truncated)
-
-
-def _supersede(
-    table: Memtable,
-    previous: np.ndarray[tuple[int], np.dtype[np.int64]],
-    older: tuple[Memtable, ...],
-    segments: tuple[Segment, ...],
-    vectors: tuple[VectorFile, ...],
-) -> None:
-    version = Version(table, older, segments, vectors)
-    superseder = Superseder(version)
-    columns = table.columns(len(table))
-    first = previous < 0
-    for record_class in CLASSES:
-        rows = np.flatnonzero(first & (columns.record_class == record_class))
-        if len(rows):
-            superseder.supersede(
-                tuple(reversed(older)),
-                record_class,
-                columns.high[rows],
-                columns.low[rows],
-                [table.keys[row] for row in rows.tolist()],
-                columns.seq[rows],
-                columns.vector[rows],
+        known = self._dimension
+        if len(dimensions) > 1 or (known is not None and not dimensions <= {known}):
+            raise CorruptionError(
+                path, base + records[0].offset, f"vectors of dimension {known}", dimensions
             )
-    later = np.flatnonzero(~first)
-    superseder.kill(columns.vector[previous[later]], columns.vector[later], columns.seq[later])
-    superseder.apply()
+        if dimensions:
+            self._dimension = dimensions.pop()
+            self._next_vector = max(self._next_vector, rows.vector_numbers[-1] + 1)
+            table.arena_for(self._dimension).reserve(size // (4 * self._dimension))
+        self._seq, self._time = rows.seq[-1], rows.time[-1]
+        return table.load(rows)
+
+    def _check_predecessor(self, header: log_format.FileHeader, path: str) -> None:
+        number, length = self._predecessor
+        if header.predecessor >= self._manifest.log_floor and header.predecessor != number:
+            raise CorruptionError(
+                path, 40, f"log {header.predecessor} before it", f"log {number}, if any"
+            )
+        if header.predecessor == number and header.predecessor_bytes != length:
+            raise CorruptionError(
+                log_path(self._directory, number),
+                min(length, header.predecessor_bytes),
+                f"{header.predecessor_bytes} sound bytes",
+                length,
+            )
+
+    def _never_used(self, file: File, number: int, size: int) -> bool:
+        """Whether a log without a sound header can be one that was never written to: its header is
+        synced before the first record is."""
+        if self._visible is not None and self._visible.log >= number:
+            return False
+        seed = log_format.seed_of(self._database, number)
+        data = file.read_at(0, size)
+        records, _ = log_reader.scan(data, seed, FILE_HEADER.size, len(data))
+        return not len(records) and log_reader.proven_synced(data, seed, 0) is None
+
+    def _check_end(
+        self, file: File, end: int, size: int, number: int, path: str, *, is_last: bool
+    ) -> None:
+        """Tell a torn tail from corruption."""
+        visible = self._visible
+        if visible is not None and visible.log == number and end < visible.synced:
+            raise CorruptionError(
+                path, end, f"records up to {visible.synced}, once synced", "a damaged record"
+            )
+        rest = file.read_at(end, size - end)
+        torn = len(rest.rstrip(b"\0"))
+        if not torn:
+            return
+        seed = log_format.seed_of(self._database, number)
+        proof = log_reader.proven_synced(rest, seed, end, end)
+        if proof is not None:
+            raise CorruptionError(
+                path, end, f"a record, once synced, as the one at {proof} says", "a damaged record"
+            )
+        if is_last:
+            self._truncated += torn
+
+    def _supersede(self, table: Memtable, previous: Rows) -> None:
+        """Tell older rows, and vectors, what this log has superseded."""
+        older = tuple(self._tables)
+        superseder = Superseder(Version(table, older, self._segments, self._vectors))
+        columns = table.columns(len(table))
+        first = previous < 0
+        for record_class in CLASSES:
+            rows = np.flatnonzero(first & (columns.record_class == record_class))
+            if len(rows):
+                superseder.supersede(
+                    tuple(reversed(older)),
+                    record_class,
+                    columns.high[rows],
+                    columns.low[rows],
+                    [table.keys[row] for row in rows.tolist()],
+                    columns.seq[rows],
+                    columns.vector[rows],
+                )
+        later = np.flatnonzero(~first)
+        superseder.kill(columns.vector[previous[later]], columns.vector[later], columns.seq[later])
+        superseder.apply()
 
 
 def read_whole(environment: Environment, path: str) -> bytes:
@@ -233,37 +309,3 @@ def _truncate(environment: Environment, path: str, length: int) -> None:
     finally:
         file.close()
     environment.sync_directory(path.rpartition("/")[0])
-
-
-def _never_used(data: bytes, database: bytes, number: int, visible: Visible | None) -> bool:
-    """Whether a log without a sound header can be one that was never written to: its header is
-    synced before the first record is."""
-    if visible is not None and visible.log >= number:
-        return False
-    seed = log_format.seed_of(database, number)
-    records, _ = log_reader.scan(data, seed, 64, len(data))
-    return not records and log_reader.proven_synced(data, seed, 0) is None
-
-
-def _check_end(
-    data: bytes,
-    valid: int,
-    until: int | None,
-    number: int,
-    database: bytes,
-    path: str,
-    visible: Visible | None,
-) -> None:
-    if until is not None:
-        if valid < until:
-            raise CorruptionError(path, valid, f"records up to {until}", "a damaged record")
-        return
-    if visible is not None and visible.log == number and valid < visible.synced:
-        raise CorruptionError(
-            path, valid, f"records up to {visible.synced}, once synced", "a damaged record"
-        )
-    proof = log_reader.proven_synced(data, log_format.seed_of(database, number), valid)
-    if proof is not None:
-        raise CorruptionError(
-            path, valid, f"a record, once synced, as the one at {proof} says", "a damaged record"
-        )

@@ -17,7 +17,7 @@ from engramdb.query.attribute_filter import AttributeFilter as F
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
-MISSING = object()
+MISSING = "<missing>"
 
 
 def _matches(condition: F, value: Any) -> bool:

@@ -1,0 +1,186 @@
+"""Drives an engine on a simulated disk and marks there what it asks for and what it was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from engramdb.lsm import Batch, ColumnBatch, Options, Record, StorageEngine
+from engramdb.lsm.environment.simulated import SimulatedDisk
+from engramdb.lsm.options import SYNC
+from engramdb.lsm.records import EDGE, MEMORY, edge_key
+from engramdb.lsm.retention import History
+from tests.crash.oracle import (
+    Commit,
+    Pin,
+    Promise,
+    Purge,
+    SetHistory,
+    Setting,
+    Unpin,
+    Write,
+)
+
+PATH = "/db"
+DIMENSION = 3
+SMALL = Options(
+    background=False, memtable_bytes_max=1 << 20, log_allocate_bytes=0, bulk_bytes_min=1 << 30
+)
+
+
+def key(number: int) -> bytes:
+    """A key; they are spread over the key space, and share no prefix."""
+    return (number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128).to_bytes(16, "big")
+
+
+def vector(*values: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """A vector of DIMENSION floats; what is not given is 1."""
+    return np.array([*values, 1.0, 1.0, 1.0][:DIMENSION], np.float32)
+
+
+def put(number: int, payload: bytes, *values: float) -> Write:
+    """A memory, with a vector if values are given."""
+    return Write(MEMORY, key(number), payload, vector(*values).tobytes() if values else b"")
+
+
+def delete(number: int) -> Write:
+    """A tombstone."""
+    return Write(MEMORY, key(number), None)
+
+
+def connect(source: int, target: int, type_: str = "knows", strength: float = 1.0) -> Write:
+    """An edge."""
+    ends = (key(source), key(target), type_)
+    payload = f"{source}-{target}".encode()
+    return Write(EDGE, edge_key(*ends), payload, b"", ends, strength)
+
+
+def disconnect(source: int, target: int, type_: str = "knows") -> Write:
+    """The tombstone of an edge."""
+    ends = (key(source), key(target), type_)
+    return Write(EDGE, edge_key(*ends), None, b"", ends)
+
+
+class Driver:
+    """An engine and what was issued to it. The promises are those of the documentation."""
+
+    def __init__(self, disk: SimulatedDisk, options: Options = SMALL) -> None:
+        self.disk, self.options = disk, options
+        self.commits = self.settings = 0  # issued
+        self.engine = StorageEngine.open(PATH, options, environment=disk)
+        self.promise()
+
+    def promise(self) -> None:
+        """Everything that was issued is durable."""
+        self.disk.acknowledge(Promise(self.commits, self.settings))
+
+    def commit(self, *writes: Write, sync: bool | None = None, idempotency: str = "") -> None:
+        """One batch."""
+        batch = Batch()
+        for write in writes:
+            self._add(batch, write)
+        self.disk.issue(Commit(writes))
+        self.commits += 1
+        self.engine.commit(batch, sync=sync, idempotency_key=idempotency or None)
+        if sync or (sync is None and self.options.durability == SYNC):
+            self.promise()
+
+    def _add(self, batch: Batch, write: Write) -> None:
+        if write.ends is not None:
+            if write.payload is None:
+                batch.delete_edge(*write.ends)
+            else:
+                batch.put_edge(*write.ends, write.strength, write.payload)
+        elif write.payload is None:
+            batch.delete(write.key)
+        else:
+            floats = np.frombuffer(write.vector, np.float32) if write.vector else None
+            batch.put(write.key, write.payload, floats, self._shared(write))
+
+    def _shared(self, write: Write) -> int:
+        """As the database does it: a save that leaves the vector as it was shares it."""
+        snapshot = self.engine.latest()
+        found = snapshot.get(MEMORY, write.key)
+        if not write.vector or not isinstance(found, Record) or not found.vector:
+            return 0
+        same = snapshot.vector(found.vector).tobytes() == write.vector
+        return found.vector if same else 0
+
+    def bulk(self, *writes: Write) -> None:
+        """Many memories as columns; all have a vector, or none has."""
+        keys = np.frombuffer(b"".join(write.key for write in writes), np.uint8).reshape(-1, 16)
+        floats = b"".join(write.vector for write in writes)
+        matrix = np.frombuffer(floats, np.float32).reshape(len(writes), -1) if floats else None
+        columns = ColumnBatch(keys, [write.payload or b"" for write in writes], matrix)
+        self.disk.issue(Commit(writes))
+        self.commits += 1
+        self.engine.commit_columns(columns)
+        self.promise()
+
+    def _set(self, step: Setting, act: Callable[[], object]) -> None:
+        self.disk.issue(step)
+        self.settings += 1
+        act()
+
+    def pin(self, name: str, seq: int | None = None) -> None:
+        """Pin a moment; everything before is synced for it."""
+        at = self.engine.last_seq if seq is None else seq
+        self._set(Pin(name, at), lambda: self.engine.pin(name, seq))
+        self.promise()
+
+    def unpin(self, name: str) -> None:
+        """Take a pin away."""
+        self._set(Unpin(name), lambda: self.engine.unpin(name))
+        self.disk.acknowledge(Promise(0, self.settings))
+
+    def set_history(self, policy: History) -> None:
+        """Change the policy."""
+        self._set(SetHistory(policy), lambda: self.engine.set_history(policy))
+        self.disk.acknowledge(Promise(0, self.settings))
+
+    def purge(self, *numbers: int) -> None:
+        """Erase memories."""
+        keys = [key(number) for number in numbers]
+        step = Purge(tuple(keys), self.engine.last_seq)
+        self._set(step, lambda: self.engine.purge(keys))
+        self.promise()
+
+    def flush(self) -> None:
+        """Write everything to files."""
+        self.engine.flush()
+        self.promise()
+
+    def compact(self) -> None:
+        """Merge everything."""
+        self.engine.compact()
+        self.promise()
+
+    def wait_durable(self) -> None:
+        """Sync the log."""
+        self.engine.wait_durable(self.engine.last_seq)
+        self.promise()
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
+        self.promise()
+
+    def reopen(self, **changes: object) -> None:
+        """Close it and open it again, maybe with other options."""
+        self.close()
+        self._open(**changes)
+
+    def kill(self, **changes: object) -> None:
+        """The process dies and another one opens the database; the disk goes on."""
+        core = self.engine._core
+        assert core.file_lock is not None
+        core.file_lock.release()
+        core.closed = "its process was killed"
+        self._open(**changes)
+
+    def _open(self, **changes: object) -> None:
+        self.options = replace(self.options, **changes)  # type: ignore[arg-type]
+        self.engine = StorageEngine.open(PATH, self.options, environment=self.disk)
+        self.promise()  # what a recovery has shown must stay

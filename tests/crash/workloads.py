@@ -1,0 +1,405 @@
+"""Small deterministic workloads: each does one thing that can go wrong when the power goes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from engramdb.lsm.environment.simulated import SimulatedDisk
+from engramdb.lsm.options import INTERVAL, OS
+from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
+from tests.crash.driver import PATH, SMALL, Driver, connect, delete, disconnect, put
+
+Run = Callable[[SimulatedDisk, Callable[[object], None]], None]
+WORKLOADS: dict[str, Run] = {}
+
+ALLOCATED = replace(SMALL, log_allocate_bytes=512)
+TINY = replace(SMALL, memtable_bytes_max=1024)
+BULK = replace(SMALL, bulk_bytes_min=1)
+
+
+def workload(function: Callable[[SimulatedDisk], None]) -> Callable[[SimulatedDisk], None]:
+    """List it under its name, without the underscores."""
+
+    def run(disk: SimulatedDisk, acknowledge: object) -> None:
+        function(disk)
+
+    run.__name__ = function.__name__
+    WORKLOADS[function.__name__] = run
+    return function
+
+
+@workload
+def single_puts(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    for i in range(5):
+        driver.commit(put(i, b"payload %d" % i, i, 2))
+    driver.close()
+
+
+@workload
+def allocated_log(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, ALLOCATED)
+    for i in range(6):
+        driver.commit(put(i % 4, bytes([i]) * (40 + 150 * i), i))
+    driver.close()
+
+
+@workload
+def large_records(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, ALLOCATED)
+    for i in range(3):
+        driver.commit(put(i, bytes([65 + i]) * 1400, i), put(9, b"again %d" % i))
+    driver.kill(log_allocate_bytes=0)
+    driver.commit(put(4, b"z" * 1300, 1, 1))
+
+
+@workload
+def mixed_syncs(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"a", 1), sync=False)
+    driver.commit(put(2, b"b" * 500, 2), sync=False)
+    driver.commit(put(3, b"c", 3))
+    driver.commit(put(1, b"d" * 700, 1), sync=False)
+    driver.commit(put(2, b"e"), sync=False)
+    driver.wait_durable()
+    driver.commit(delete(3), sync=False)
+    driver.commit(put(5, b"g", 4), sync=False)
+    driver.close()
+
+
+@workload
+def mixed_syncs_allocated(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, ALLOCATED)
+    for i in range(3):
+        driver.commit(put(i, b"first", i), sync=False)
+        driver.commit(put(7, bytes([i]) * 300, 2), sync=i == 1)
+    driver.commit(put(8, b"last"), sync=False)
+
+
+@workload
+def left_to_the_system(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, replace(ALLOCATED, durability=OS))
+    for i in range(3):
+        driver.commit(put(i, b"x" * 200 * i, i), put(5, b"%d" % i, 1))
+    driver.commit(delete(1), sync=True)
+    driver.commit(put(1, b"back", 3))
+    driver.commit(put(2, b"more"))
+    driver.flush()
+    driver.commit(put(3, b"unsynced", 3))
+
+
+@workload
+def synced_at_an_interval(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, replace(ALLOCATED, durability=INTERVAL, sync_interval=3600.0))
+    driver.commit(put(1, b"a", 1))
+    driver.commit(put(2, b"b", 2))
+    driver.wait_durable()
+    driver.commit(put(1, b"c", 2))
+    driver.commit(put(3, b"d" * 600, 2))
+    driver.close()
+
+
+@workload
+def batches(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(*(put(i, b"%d" % i * 90, i) for i in range(5)))
+    driver.commit(*(put(i, b"new", 5 - i) for i in range(3)), delete(4), connect(1, 2))
+    driver.commit(put(7, b""), put(3, b"third", 9), disconnect(1, 2), connect(2, 3, "ü", 0.25))
+    driver.close()
+
+
+@workload
+def patches(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"one", 1, 2), put(2, b"two", 3))
+    driver.commit(put(1, b"one, patched", 1, 2))
+    driver.flush()
+    driver.commit(put(1, b"one, patched again", 1, 2))
+    driver.commit(put(2, b"two, another vector", 4))
+    driver.flush()
+    driver.commit(put(2, b"two, patched", 4))
+    driver.commit(put(1, b"one, no vector"))
+    driver.compact()
+    driver.commit(put(2, b"two, patched twice", 4))
+    driver.close()
+
+
+@workload
+def deletes(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"one", 1), put(2, b"two", 2))
+    driver.commit(delete(1))
+    driver.commit(delete(3))
+    driver.flush()
+    driver.commit(put(1, b"back", 4), delete(2))
+    driver.flush()
+    driver.commit(delete(1), sync=False)
+    driver.commit(put(2, b"back too", 2))
+    driver.compact()
+
+
+@workload
+def edges(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"1", 1), put(2, b"2", 2), connect(1, 2), connect(1, 2, "likes", 0.5))
+    driver.commit(connect(2, 1), connect(1, 1, "self"))
+    driver.flush()
+    driver.commit(disconnect(1, 2), connect(1, 2, "likes", 0.75))
+    driver.commit(delete(2), disconnect(2, 1), disconnect(1, 2, "likes"))
+    driver.flush()
+    driver.commit(connect(1, 2))
+    driver.compact()
+
+
+@workload
+def flushes(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    for i in range(3):
+        driver.commit(put(1, b"same key %d" % i, i), put(10 + i, b"other", i, i))
+        driver.flush()
+    driver.commit(put(1, b"in the log", 8))
+    driver.close()
+
+
+@workload
+def rotation(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, TINY)
+    for i in range(7):
+        driver.commit(put(i % 3, bytes([97 + i]) * 400, i % 2), sync=i % 3 != 1)
+    driver.close()
+
+
+@workload
+def rotation_left_to_the_system(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, replace(TINY, durability=OS))
+    for i in range(7):
+        driver.commit(put(i % 3, bytes([97 + i]) * 400, i % 2), delete(5 + i % 2))
+
+
+@workload
+def compactions(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, replace(TINY, fan_in=2))
+    for i in range(6):
+        driver.commit(put(i % 3, bytes([97 + i]) * 500, i % 2), put(20 + i, b"x" * 400, i))
+    driver.commit(delete(1), delete(2))
+    driver.compact()
+    driver.close()
+
+
+@workload
+def keep_last(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    for i in range(3):
+        driver.commit(put(1, b"%d" % i, i), put(2, b"%d" % i, 5))
+    driver.flush()
+    driver.commit(delete(2))
+    driver.set_history(KeepLast(1))
+    driver.commit(put(3, b"three", 3))
+    driver.compact()
+    driver.commit(put(1, b"once more", 1))
+    driver.flush()
+    driver.set_history(KeepAll())
+    driver.commit(put(1, b"and more", 2))
+    driver.compact()
+
+
+@workload
+def keep_last_in_flushes(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, replace(TINY, history=KeepLast(1)))
+    driver.set_history(KeepLast(2))
+    for i in range(6):
+        driver.commit(put(1, b"%d" % i * 300, i), delete(2) if i % 2 else put(2, b"x", i))
+    driver.close()
+
+
+@workload
+def keep_for(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.set_history(KeepFor(timedelta(days=1)))
+    driver.commit(put(1, b"a", 1), put(2, b"b", 1))
+    driver.commit(put(1, b"c", 2), delete(2))
+    driver.compact()
+    driver.set_history(KeepFor(timedelta(0)))
+    driver.commit(put(1, b"d", 3))
+    driver.compact()
+    driver.commit(put(1, b"e", 3))
+
+
+@workload
+def pins_and_retention(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.set_history(KeepLast(1))
+    driver.commit(put(1, b"a", 1), put(2, b"b", 2))
+    driver.commit(put(1, b"c", 3), sync=False)
+    driver.pin("here")
+    driver.commit(delete(1), put(2, b"d", 2))
+    driver.commit(put(1, b"e", 4))
+    driver.flush()
+    driver.pin("there")
+    driver.commit(put(1, b"f", 4), put(2, b"g", 2))
+    driver.compact()
+    driver.unpin("here")
+    driver.compact()
+    driver.commit(put(2, b"h", 2))
+
+
+@workload
+def pins(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"a", 1), sync=False)
+    driver.pin("one")
+    driver.commit(put(1, b"b", 2), sync=False)
+    driver.pin("past", 1)
+    driver.pin("one")
+    driver.unpin("past")
+    driver.commit(put(1, b"c", 2), sync=False)
+    driver.unpin("one")
+    driver.close()
+
+
+@workload
+def bulk(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, BULK)
+    driver.commit(put(1, b"before", 1), put(7, b"stays", 2), sync=False)
+    driver.bulk(*(put(i, b"bulk %d" % i, i) for i in range(4)))
+    driver.commit(put(2, b"after", 2), put(3, b"bulk 3, patched", 3))
+    driver.bulk(*(put(i, b"no vector") for i in (2, 8)))
+    driver.commit(delete(1))
+    driver.close()
+
+
+@workload
+def bulk_and_compaction(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, replace(BULK, fan_in=2))
+    driver.set_history(KeepLast(1))
+    for i in range(3):
+        driver.bulk(*(put(j, b"%d" % i, i + j) for j in range(i, i + 3)))
+    driver.commit(delete(3))
+    driver.compact()
+
+
+@workload
+def purges(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"secret", 1), put(2, b"two", 2), connect(1, 2), connect(2, 3))
+    driver.flush()
+    driver.commit(put(1, b"secret too", 2), put(3, b"three", 3))
+    driver.purge(1)
+    driver.commit(put(1, b"harmless", 3), connect(1, 3))
+    driver.commit(put(2, b"two again", 2))
+    driver.purge(2, 3)
+    driver.commit(put(2, b"new", 2))
+
+
+@workload
+def forks(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"one", 1), sync=False)
+    driver.engine.fork("/fork")
+    driver.promise()
+    driver.commit(put(1, b"two", 2), put(2, b"b", 2))
+    driver.engine.checkpoint("/checkpoint")
+    driver.promise()
+    driver.commit(put(1, b"three", 1))
+    driver.compact()
+
+
+@workload
+def reopenings(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, ALLOCATED)
+    driver.commit(put(1, b"one", 1))
+    driver.reopen()
+    driver.commit(put(1, b"two", 2), sync=False)
+    driver.commit(delete(2))
+    driver.reopen(log_allocate_bytes=0)
+    driver.commit(put(2, b"three", 3))
+    driver.close()
+
+
+@workload
+def kills(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"one", 1))
+    driver.commit(put(2, b"lost in the page cache?" * 30, 1), sync=False)
+    driver.kill()
+    driver.commit(put(1, b"two", 2), sync=False)
+    driver.kill(log_allocate_bytes=512)
+    driver.kill()
+    driver.commit(put(3, b"three", 3))
+    driver.kill()
+    driver.flush()
+    driver.kill()
+
+
+@workload
+def kills_between_files(disk: SimulatedDisk) -> None:
+    driver = Driver(disk, replace(TINY, durability=OS))
+    for i in range(4):
+        driver.commit(put(i % 2, bytes([97 + i]) * 600, i))
+        driver.commit(put(5, b"%d" % i, 2))
+        driver.kill()
+
+
+@workload
+def idempotency_keys(disk: SimulatedDisk) -> None:
+    driver = Driver(disk)
+    driver.commit(put(1, b"one", 1), idempotency="a")
+    driver.commit(put(1, b"two", 1), idempotency="b")
+    driver.flush()
+    driver.commit(put(1, b"three", 1), idempotency="c")
+    driver.compact()
+
+
+def _random(seed: int) -> Run:
+    def run(disk: SimulatedDisk, acknowledge: object) -> None:
+        rng = random.Random(seed)
+        options = replace(
+            rng.choice([SMALL, TINY, ALLOCATED, BULK]), fan_in=rng.choice([2, 3, 4])
+        )
+        driver = Driver(disk, options)
+        acts: list[Callable[[], None]] = [
+            driver.flush,
+            driver.compact,
+            driver.wait_durable,
+            driver.reopen,
+            driver.kill,
+            lambda: driver.pin(rng.choice("ab")),
+            lambda: driver.unpin(rng.choice("ab")),
+            lambda: driver.set_history(rng.choice([KeepAll(), KeepLast(1), KeepLast(2)])),
+            lambda: driver.purge(rng.randrange(4)),
+            lambda: driver.bulk(*(put(i, b"bulk", rng.randrange(3)) for i in rng.sample(range(6), 3))),
+        ]
+        for _ in range(14):
+            if rng.random() < 0.35:
+                rng.choice(acts)()
+            else:
+                driver.commit(*_writes(rng), sync=rng.random() < 0.6)
+
+    run.__name__ = f"random_{seed}"
+    return run
+
+
+def _writes(rng: random.Random) -> list:  # type: ignore[type-arg]
+    made = {}
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        number = rng.randrange(6)
+        write = rng.choice(
+            [
+                put(number, b"%d" % rng.randrange(99) * rng.choice([1, 40, 200]), rng.randrange(3)),
+                put(number, b"plain %d" % rng.randrange(99)),
+                delete(number),
+                connect(number, rng.randrange(6), rng.choice("xy"), rng.random()),
+                disconnect(number, rng.randrange(6), rng.choice("xy")),
+            ]
+        )
+        made[write.record_class, write.key] = write
+    return list(made.values())
+
+
+for _seed in range(12):
+    WORKLOADS[f"random_{_seed}"] = _random(_seed)
+
+__all__ = ["PATH", "WORKLOADS"]
