@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
@@ -333,13 +333,11 @@ def test_the_document_shows_what_the_engine_writes() -> None:
         assert shown[name] == text, f"the dump {name!r}; see the docstring of this file"
 
 
-@pytest.mark.parametrize("world", [deleted, connected])
-def test_every_section_is_in_the_document(world: object) -> None:
-    assert callable(world)
+@pytest.mark.parametrize("made", [deleted, connected])
+def test_every_section_is_in_the_document(made: Callable[[], World]) -> None:
     document = DOCUMENT.read_text(encoding="utf-8")
-    made = world()
     for folder, ending in (("seg", ".seg"), ("vec", ".vec")):
-        for label in container_labels(made.only(folder, ending)).values():
+        for label in container_labels(made().only(folder, ending)).values():
             if label.startswith("directory: "):
                 assert f"`{label.removeprefix('directory: ')}`" in document, label
 
@@ -358,8 +356,7 @@ def test_the_frames_have_the_sizes_that_the_document_names() -> None:
 
 
 def test_two_worlds_are_the_same_to_the_byte() -> None:
-    one, other = build(), {}
+    one = build()
     for world in (logged, deleted, marked, connected):
         world.cache_clear()
-    other = build()
-    assert one == other
+    assert one == build()
