@@ -20,6 +20,7 @@ from engramdb.lsm.committer import check_vector
 from engramdb.lsm.core import Core
 from engramdb.lsm.flush import flush_table
 from engramdb.lsm.keys import KeyMatrix, Rows, split, to_list
+from engramdb.lsm.limits import PAYLOAD_BYTES_MAX
 from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import MEMORY, NEVER, NO_VECTOR, PUT, Batch, Commit
@@ -71,6 +72,11 @@ def check_columns(batch: ColumnBatch, dimension: int | None) -> Rows:
                 "embeddings", f"shape {batch.vectors.shape} for {count} memories"
             )
         check_vector(batch.vectors[0], dimension)
+    longest = max(map(len, batch.payloads))
+    if longest > PAYLOAD_BYTES_MAX:
+        raise InvalidInputError(
+            "attributes", f"{longest:,} bytes encoded, at most {PAYLOAD_BYTES_MAX:,}"
+        )
     high, low = split(batch.keys)
     order = np.lexsort((low, high))
     high, low = high[order], low[order]
@@ -163,6 +169,10 @@ def _commit(
         core.check_writable()
         dimensions = {written.entry.dimension for written in vectors}
         if dimensions and core.space is not None and dimensions != {core.space}:
+            # another commit was the first to have a dimension
+            core.environment.unlink(core.temporary("seg", entry.number))
+            for written in vectors:
+                core.environment.unlink(core.temporary("vec", written.entry.number))
             raise InvalidInputError(
                 "embeddings", f"dimension {dimensions.pop()}, this database has {core.space}"
             )

@@ -17,6 +17,7 @@ from engramdb.errors import ConflictError, EngramError, InvalidInputError, Write
 from engramdb.lsm import planner
 from engramdb.lsm.core import Core
 from engramdb.lsm.limits import (
+    DIMENSION_MAX,
     FROZEN_STALL,
     PAYLOAD_BYTES_MAX,
     RUNS_STALL,
@@ -80,6 +81,8 @@ class Committer:
             key = xxhash.xxh3_128_digest(b"idempotency" + idempotency_key.encode())
             done = _committed(core.snapshot(), key)
             if done is not None:
+                if sync and done.seq > core.manifest.last_seq:
+                    core.sync_log()  # the first time it may not have been asked for
                 return done
         _check(batch, core.space)
         request = _Request(batch, key, sync)
@@ -140,7 +143,6 @@ class Committer:
                 return
             records: list[bytes] = []
             synced = False
-            sequenced: list[_Request] = []
             try:
                 log = core.open_log()
                 for request in group:
@@ -149,13 +151,11 @@ class Committer:
                     except (ConflictError, GuardFailed, InvalidInputError) as error:
                         request.error = error
                         continue
+                    synced |= request.sync
                     if record:
                         records.append(record)
-                        sequenced.append(request)
-                        synced |= request.sync
-                if not records:
-                    return
-                log.append(b"".join(records))
+                if records:
+                    log.append(b"".join(records))
                 if synced:
                     log.sync()
                 state = core.state
@@ -178,7 +178,7 @@ class Committer:
             started = core.environment.monotonic()
             while (
                 len(core.state.version.frozen) >= FROZEN_STALL
-                or planner.backlog(core.state.version.segments) >= RUNS_STALL
+                or planner.backlog(core.state.version.segments, core.options.fan_in) >= RUNS_STALL
             ):
                 waited = core.environment.monotonic() - started
                 if waited > STALL_SECONDS_MAX:
@@ -286,6 +286,10 @@ def _check(batch: Batch, dimension: int | None) -> None:
 
 def check_vector(vector: Vector, dimension: int | None) -> int:
     """The dimension that every vector must have. Raises InvalidInputError."""
+    if not 1 <= len(vector) <= DIMENSION_MAX:
+        raise InvalidInputError(
+            "embeddings", f"dimension {len(vector)}, but it must be from 1 to {DIMENSION_MAX}"
+        )
     if dimension is not None and len(vector) != dimension:
         raise InvalidInputError(
             "embeddings", f"dimension {len(vector)}, but this database has dimension {dimension}"

@@ -40,7 +40,12 @@ def compact_once(core: Core) -> bool:
     """Do the most useful merge, if there is one. Poisons on failure."""
     with core.compaction_lock:
         version = core.state.version
-        stretch = plan_segments(version.segments, core.options.fan_in, core.manifest.policy())
+        stretch = plan_segments(
+            version.segments,
+            core.options.fan_in,
+            core.manifest.policy(),
+            core.manifest.last_seq,
+        )
         if stretch is not None:
             merge_segments(core, version.segments[slice(*stretch)])
             return True

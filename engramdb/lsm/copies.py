@@ -16,38 +16,47 @@ from engramdb.lsm.flush import flush_table
 def copy_database(core: Core, destination: str, *, new_identity: bool) -> None:
     """Make `destination`, which must not exist or be empty, a database of its own with everything
     committed so far. A fork gets a new identity; a checkpoint keeps the old one. On disk it takes
-    only what is written to it later, where hard links reach."""
+    only what is written to it later, where hard links reach.
+
+    Raises EngramError if the copy cannot be made; the database itself is unharmed then.
+    """
     environment = core.environment
-    if environment.exists(destination) and environment.list(destination):
+    core.check_writable()
+    try:
+        taken = environment.exists(destination) and bool(environment.list(destination))
+    except OSError as error:
+        raise InvalidInputError("path", f"{destination} is no directory: {error}") from error
+    if taken:
         raise InvalidInputError("path", f"{destination} is not empty; name a new directory")
     with core.flush_lock:
-        if not core.read_only:
-            core.check_writable()
-            with core.write_lock:
-                core.freeze()
-            while frozen := core.state.version.frozen:
-                flush_table(core, frozen[0], core.manifest_lock, core.write_lock)
+        with core.write_lock:
+            core.freeze()
+        while frozen := core.state.version.frozen:
+            flush_table(core, frozen[0], core.manifest_lock, core.write_lock)
         with core.manifest_lock:
+            # first: whatever happens then, an erasure knows where copies may be
+            core.republish(copies=[*core.manifest.copies, destination])
+            core.remove_obsolete()
             manifest = core.manifest
-            if core.read_only and core.state.seq > manifest.last_seq:
-                raise InvalidInputError(
-                    "path", "the writer has not flushed its last commits; copy from the writer"
-                )
-            _copy_files(environment, core.directory, destination, live_names(manifest))
             identity = environment.random_bytes(16).hex() if new_identity else manifest.database
-            manifests.publish(
-                environment,
-                destination,
-                msgspec.structs.replace(
-                    manifest, database=identity, number=1, copies=[], log_floor=manifest.next_file
-                ),
-            )
-            if not core.read_only:
-                try:
-                    core.republish(copies=[*manifest.copies, destination])
-                    core.remove_obsolete()
-                except (OSError, EngramError) as error:
-                    raise core.fail(error) from error
+            try:
+                _copy_files(environment, core.directory, destination, live_names(manifest))
+                manifests.publish(
+                    environment,
+                    destination,
+                    msgspec.structs.replace(
+                        manifest,
+                        database=identity,
+                        number=1,
+                        copies=[],
+                        log_floor=manifest.next_file,
+                    ),
+                )
+            except OSError as error:
+                raise EngramError(
+                    f"the copy at {destination} could not be made: {error}; the database itself "
+                    "is unharmed: remove what is there, mend the cause and copy again"
+                ) from error
 
 
 def _copy_files(environment: Environment, source: str, destination: str, names: set[str]) -> None:

@@ -109,6 +109,8 @@ class Core:
 
     def fail(self, error: BaseException) -> StoragePoisonedError:
         """No further write is acknowledged. Returns what to raise."""
+        if isinstance(error, StoragePoisonedError):
+            return error
         if self.poison is None:
             self.poison = error
         return StoragePoisonedError(error)
@@ -184,14 +186,19 @@ class Core:
     def freeze(self) -> None:
         """Make the active memtable immutable and start another. Under the write lock.
 
-        The log is synced first: a later log proves that this one is complete.
+        The log is synced first: a later log proves that this one is complete. Raises
+        StoragePoisonedError: a sync that failed must not be tried again.
         """
+        self.check_writable()  # what failed to reach the log must not reach a file by this way
         state = self.state
         if not len(state.version.active):
             return
-        log = self.open_log()
-        log.sync()
-        log.close()
+        try:
+            log = self.open_log()
+            log.sync()
+            log.close()
+        except OSError as error:
+            raise self.fail(error) from error
         self._predecessor = (log.number, log.size)
         self.log = None
         version = state.version
@@ -207,17 +214,22 @@ class Core:
             return
         if self._visible is None:
             path = f"{self.directory}/VISIBLE"
-            mode = "w" if self.environment.exists(path) else "x"
-            self._visible = self.environment.open(path, "w" if mode == "w" else "x")
+            self._visible = self.environment.open(
+                path, "w" if self.environment.exists(path) else "x"
+            )
         self._visible.write_at(
             0, encode_visible(log.number, log.synced, log.size, self.state.seq, self.state.time)
         )
 
+    @property
+    def shows(self) -> bool:
+        """Whether this engine has written VISIBLE."""
+        return self._visible is not None
+
     def sync_log(self) -> None:
-        """Make everything committed so far durable. Raises StoragePoisonedError."""
+        """Make everything committed so far durable. Raises StoragePoisonedError, ClosedError."""
         with self.write_lock:
-            if self.poison is not None or self.closed:
-                return
+            self.check_writable()
             try:
                 if self.log is not None and self.log.synced < self.log.size:
                     self.log.sync()
@@ -228,7 +240,8 @@ class Core:
     # The manifest
 
     def log_floor(self, version: Version) -> int:
-        """The first log that is still needed by this version; all are when it is not flushed."""
+        """The first log that is still needed by this version. Under the write lock, or a log that
+        is made at this moment would be missed."""
         tables = [table.log for table in (*version.frozen, version.active) if table.log]
         return min(tables, default=self._next_file)
 
@@ -280,6 +293,7 @@ class Core:
         **changes: Any,
     ) -> None:
         """Make these files the database, durably. Under the manifest lock. Poisons on failure."""
+        self.check_writable()
         try:
             segment_entries: list[SegmentEntry] = self.save_marks(segments, "seg", seq)
             vector_entries: list[VectorEntry] = self.save_marks(vectors, "vec", seq)

@@ -206,16 +206,10 @@ class StorageEngine:
         core = self._core
         core.check_writable()
         with core.write_lock:
-            self._freeze()
+            core.freeze()
         while flush_oldest(core):
             pass
         core.wake()
-
-    def _freeze(self) -> None:
-        try:
-            self._core.freeze()
-        except OSError as error:
-            raise self._core.fail(error) from error
 
     def compact(self) -> None:
         """Flush, merge everything under the policy, and free what nobody refers to."""
@@ -297,7 +291,7 @@ class StorageEngine:
             if not core.read_only and core.poison is None:
                 self._maintenance.stop()
                 with core.write_lock:
-                    self._freeze()
+                    core.freeze()
                 while flush_oldest(core):
                     pass
         finally:

@@ -73,15 +73,17 @@ def _flush(core: Core, table: Memtable, manifest_lock: Guard, write_lock: Guard)
             assert table.arena is not None
             positions = inverse_order(written.order, table.arena.rows)
             carrier.add(table.arena.marks, [(file.marks, positions)])
-        remaining = core.state.version
         floor = max(core.manifest.history_floor, kept.floor)
-        later = remaining._replace(frozen=remaining.frozen[1:])
+        with write_lock:
+            remaining = core.state.version
+            later = remaining._replace(frozen=remaining.frozen[1:])
+            log_floor = core.log_floor(later)
         core.publish(
             segments,
             files,
             seq=flushed_seq,
             time=table.time[-1],
-            log_floor=core.log_floor(later),
+            log_floor=log_floor,
             history_floor=floor,
         )
         with write_lock:

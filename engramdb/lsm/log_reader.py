@@ -9,6 +9,7 @@ proves nothing: Pebble's rule), and a later log, which is made only after this o
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -30,7 +31,7 @@ from engramdb.lsm.log_format import (
     header_sum,
 )
 from engramdb.lsm.memtable import Ends
-from engramdb.lsm.records import EDGE
+from engramdb.lsm.records import CLASSES, EDGE
 from engramdb.lsm.vector_file import Matrix
 
 PIECE_BYTES: Final = 8 * 2**20
@@ -207,7 +208,7 @@ def decode(data: bytes, records: LogRecords, path: str, base: int = 0) -> LogRow
             else:
                 for index in range(start, stop):
                     _decode_batch(data, records[index], rows)
-        except (ValueError, IndexError, UnicodeDecodeError) as error:
+        except (ValueError, IndexError, struct.error) as error:
             raise CorruptionError(path, base + records[start].offset, "a batch", error) from error
     return rows
 
@@ -226,6 +227,8 @@ def _decode_singles(
     needed = 56 + (sizes + 7) // 8 * 8 + (4 * vectors.astype(np.int64) * dimensions + 7) // 8 * 8
     if bool((vectors > 1).any()) or bool((needed != records.length[some]).any()):
         raise ValueError("the lengths of a record do not add up")
+    if int((flags & 255).max()) not in CLASSES:
+        raise ValueError("an unknown class")
     base = len(rows)
     rows.record_class += (flags & 255).tolist()
     rows.kind += (flags >> 8 & 255).tolist()
@@ -290,6 +293,8 @@ def _decode_batch(data: bytes, record: LogRecord, rows: LogRows) -> None:
     if edges:
         at = _decode_ends(data, at, end, edges, classes, base, rows)
     if vectors:
+        if not dimension:
+            raise ValueError("vectors without a dimension")
         rows.matrices.append(
             np.frombuffer(data, "<f4", vectors * dimension, at).reshape(vectors, dimension)
         )
@@ -298,6 +303,8 @@ def _decode_batch(data: bytes, record: LogRecord, rows: LogRows) -> None:
         at += -(-4 * vectors * dimension // 8) * 8
     if at != end or len(classes) != count or len(kinds) != count:
         raise ValueError("a batch of another length")
+    if max(classes, default=0) not in CLASSES:
+        raise ValueError("an unknown class")
     rows.record_class += classes
     rows.kind += kinds
     rows.seq += [record.seq] * count

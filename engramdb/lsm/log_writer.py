@@ -18,6 +18,7 @@ seq, its time, zero, xxh3-64 of bytes 0..56. It tells readers in other processes
 recovery how much of the log was once synced and must therefore be there. It is never synced
 itself."""
 VISIBLE_MAGIC: Final = b"ENGRAMVI"
+READ_TRIES: Final = 20
 
 
 def log_path(directory: str, number: int) -> str:
@@ -106,12 +107,12 @@ def read_visible(environment: Environment, directory: str) -> Visible | None:
         return None
     file = environment.open(path, "r")
     try:
-        data = file.read_at(0, VISIBLE.size)
+        for _ in range(READ_TRIES):  # a writer may be writing it at this very moment
+            data = file.read_at(0, VISIBLE.size)
+            if len(data) == VISIBLE.size:
+                magic, log, synced, visible, seq, time, _, digest = VISIBLE.unpack(data)
+                if magic == VISIBLE_MAGIC and xxhash.xxh3_64_intdigest(data[:56]) == digest:
+                    return Visible(log, synced, visible, seq, time)
+        return None
     finally:
         file.close()
-    if len(data) != VISIBLE.size:
-        return None
-    magic, log, synced, visible, seq, time, _, digest = VISIBLE.unpack(data)
-    if magic != VISIBLE_MAGIC or xxhash.xxh3_64_intdigest(data[:56]) != digest:
-        return None
-    return Visible(log, synced, visible, seq, time)

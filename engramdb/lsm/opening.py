@@ -54,15 +54,6 @@ def _manifest(environment: Environment, directory: str, options: Options) -> Man
     names = environment.list(directory)
     manifest = manifests.load_latest(environment, directory)
     if manifest is not None:
-        if (
-            options.dimension is not None
-            and manifest.spaces
-            and manifest.spaces[0].dimension != options.dimension
-        ):
-            raise InvalidInputError(
-                "dimension",
-                f"{options.dimension}, but this database has {manifest.spaces[0].dimension}",
-            )
         return manifest
     foreign = sorted(set(names) - _OURS)
     if foreign:

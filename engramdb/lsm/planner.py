@@ -2,9 +2,9 @@
 
 Runs stand in the order of their seqs and only neighbours are merged, so the seqs of two runs never
 overlap and the newest run that knows a key is right. A run's tier grows with the logarithm of its
-rows; `fan_in` neighbours of one tier or below are merged. So each record is rewritten a logarithmic
-number of times and the number of runs stays logarithmic too. (Size-tiered compaction: Bigtable,
-2006.)
+rows; `fan_in` neighbours of one tier are merged, with the smaller ones among them, when that makes
+a run of a higher tier. So each record is rewritten a logarithmic number of times and the number of
+runs stays logarithmic too. (Size-tiered compaction: Bigtable, 2006.)
 """
 
 from __future__ import annotations
@@ -31,39 +31,47 @@ def _tier(amount: int, unit: int, fan_in: int) -> int:
     return tier
 
 
-def _stretch(tiers: Sequence[int], fan_in: int) -> tuple[int, int] | None:
+def _stretch(amounts: Sequence[int], unit: int, fan_in: int) -> tuple[int, int] | None:
     """The longest stretch [start, stop) of at least fan_in neighbours of the lowest tier that has
-    one; smaller neighbours count as of that tier."""
-    for tier in sorted(set(tiers)):
+    one; smaller neighbours go along. What is below 0 is left alone.
+
+    The merged run must be of a higher tier (above tier 0), or a large run would be rewritten again
+    and again for the sake of a few small neighbours.
+    """
+    tiers = [_tier(amount, unit, fan_in) if amount >= 0 else -1 for amount in amounts]
+    for tier in sorted(set(tiers) - {-1}):
         best: tuple[int, int] | None = None
         position = 0
-        for small, group in groupby(tiers, lambda t, limit=tier: t <= limit):  # type: ignore[misc]
+        for small, group in groupby([0 <= other <= tier for other in tiers]):
             length = len(list(group))
+            stop = position + length
             if small and length >= fan_in and (best is None or length > best[1] - best[0]):
-                best = (position, position + length)
-            position += length
+                together = sum(amounts[position:stop])
+                if tier == 0 or _tier(together, unit, fan_in) > tier:
+                    best = (position, stop)
+            position = stop
         if best is not None:
             return best
     return None
 
 
-def backlog(segments: Sequence[Segment]) -> int:
+def backlog(segments: Sequence[Segment], fan_in: int) -> int:
     """How many small neighbours wait to be merged: what writes are stalled for."""
-    tiers = [_tier(segment.rows, _TIER_ROWS, 4) for segment in segments]
-    stretch = _stretch(tiers, 4)
+    stretch = _stretch([segment.rows for segment in segments], _TIER_ROWS, fan_in)
     return 0 if stretch is None else stretch[1] - stretch[0]
 
 
 def plan_segments(
-    segments: Sequence[Segment], fan_in: int, policy: History
+    segments: Sequence[Segment], fan_in: int, policy: History, flushed_seq: int
 ) -> tuple[int, int] | None:
     """The stretch [start, stop) of segments to merge next, or None."""
-    stretch = _stretch([_tier(segment.rows, _TIER_ROWS, fan_in) for segment in segments], fan_in)
+    stretch = _stretch([segment.rows for segment in segments], _TIER_ROWS, fan_in)
     if stretch is not None or isinstance(policy, KeepAll):
         return stretch
     for position, segment in enumerate(segments):
-        # what was superseded since it was written; what a pin has kept then, it keeps now
-        if len(segment.marks) > _GARBAGE * segment.rows:
+        # what was superseded since it was written; what a pin has kept then, it keeps now. What
+        # only the log supersedes stays a mark, so counting it would plan the same merge for ever
+        if segment.marks.count_until(flushed_seq) > _GARBAGE * segment.rows:
             return position, position + 1
     return None
 
@@ -78,12 +86,7 @@ def plan_vectors(
         dead = file.dead.count_until(flushed_seq)
         if _GARBAGE * file.rows < dead < file.rows:
             return position, position + 1
-    tiers: list[int] = []
-    for file in files:
-        size = 4 * file.rows * file.dimension
-        small = size < _VECTOR_BYTES_MAX // fan_in
-        tiers.append(_tier(size, _TIER_BYTES, fan_in) if small else 1000 + len(tiers))
-    stretch = _stretch(tiers, fan_in)
-    if stretch is None or any(tier >= 1000 for tier in tiers[stretch[0] : stretch[1]]):
-        return None
-    return stretch
+    sizes = [4 * file.rows * file.dimension for file in files]
+    small = [size if size < _VECTOR_BYTES_MAX // fan_in else -1 for size in sizes]
+    # a merge may give two files, of the present and of the past: it must take more than two
+    return _stretch(small, _TIER_BYTES, max(fan_in, 3))

@@ -8,6 +8,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,14 +86,17 @@ class _Targets:
 
 
 def purge(core: Core, keys: list[bytes]) -> PurgeReport:
-    """Erase these memories. Raises StoragePoisonedError."""
+    """Erase these memories. Raises StoragePoisonedError.
+
+    Writers wait until it is done: a commit in between could share a vector that is being erased, or
+    put what was to be erased back into a log.
+    """
     core.check_writable()
-    with core.compaction_lock, core.flush_lock:
-        with core.write_lock:
-            core.freeze()
-        while frozen := core.state.version.frozen:
-            flush_table(core, frozen[0], core.manifest_lock, core.write_lock)
+    with core.compaction_lock, core.flush_lock, core.manifest_lock, core.write_lock:
         try:
+            core.freeze()
+            while frozen := core.state.version.frozen:
+                flush_table(core, frozen[0], nullcontext(), nullcontext())
             return _purge(core, _Targets(keys))
         except (OSError, EngramError) as error:
             raise core.fail(error) from error
@@ -124,14 +128,14 @@ def _purge(core: Core, targets: _Targets) -> PurgeReport:
     vector_swaps: list[tuple[VectorFile, list[WrittenVectors]]] = []
     vectors = 0
     for file in version.vectors:
-
-        def take(rows: Rows, matrix: Matrix = file.matrix) -> Matrix:
-            return matrix[rows]
-
         columns_ = file.columns()
         doomed = targets.among(columns_.high, columns_.low)
         if not bool(doomed.any()):
             continue
+
+        def take(rows: Rows, matrix: Matrix = file.matrix) -> Matrix:
+            return matrix[rows]
+
         vectors += int(np.count_nonzero(doomed))
         late = (columns_.dead > np.uint64(flushed_seq)) & (columns_.dead != np.uint64(NEVER))
         columns_.dead = np.where(late, np.uint64(NEVER), columns_.dead)
@@ -156,42 +160,44 @@ def _swap(
     vector_swaps: Sequence[tuple[VectorFile, list[WrittenVectors]]],
     flushed_seq: int,
 ) -> None:
-    with core.manifest_lock, core.write_lock:
-        carrier = Carrier()
-        segments = list(core.state.version.segments)
-        floor = core.manifest.history_floor
-        for segment, kept, entry in swaps:
-            at = segments.index(segment)
-            floor = max(floor, kept.floor)
-            if entry is None:
-                del segments[at]
-                continue
-            output = open_segment(core, entry)
-            carrier.add(segment.marks, [(output.marks, inverse_order(kept.order, segment.rows))])
-            segments[at] = output
-        files = list(core.state.version.vectors)
-        for file, written in vector_swaps:
-            outputs = [open_vectors(core, part.entry) for part in written]
-            inverses = [inverse_order(part.order, file.rows) for part in written]
-            carrier.add(
-                file.marks,
-                [(o.marks, inverse) for o, inverse in zip(outputs, inverses, strict=True)],
-            )
-            at = files.index(file)
-            files[at : at + 1] = outputs
-        carrier.carry(flushed_seq, core.last_seq)
-        core.publish(
-            tuple(segments),
-            tuple(files),
-            seq=core.manifest.last_seq,
-            time=core.manifest.last_time,
-            log_floor=core.manifest.log_floor,
-            history_floor=floor,
+    carrier = Carrier()
+    segments = list(core.state.version.segments)
+    floor = core.manifest.history_floor
+    for segment, kept, entry in swaps:
+        at = segments.index(segment)
+        floor = max(floor, kept.floor)
+        if entry is None:
+            del segments[at]
+            continue
+        output = open_segment(core, entry)
+        carrier.add(segment.marks, [(output.marks, inverse_order(kept.order, segment.rows))])
+        segments[at] = output
+    files = list(core.state.version.vectors)
+    for file, written in vector_swaps:
+        outputs = [open_vectors(core, part.entry) for part in written]
+        inverses = [inverse_order(part.order, file.rows) for part in written]
+        carrier.add(
+            file.marks,
+            [(o.marks, inverse) for o, inverse in zip(outputs, inverses, strict=True)],
         )
-        state = core.state
-        version = state.version._replace(segments=tuple(segments), vectors=tuple(files))
-        core.state = state._replace(version=version, floor=floor)
-        core.remove_obsolete()
+        at = files.index(file)
+        files[at : at + 1] = outputs
+    carrier.carry(flushed_seq, core.last_seq)
+    core.publish(
+        tuple(segments),
+        tuple(files),
+        seq=core.manifest.last_seq,
+        time=core.manifest.last_time,
+        log_floor=core.manifest.log_floor,
+        history_floor=floor,
+    )
+    state = core.state
+    version = state.version._replace(segments=tuple(segments), vectors=tuple(files))
+    core.state = state._replace(version=version, floor=floor)
+    core.remove_obsolete()
+    for name in ("seg", "vec", "wal"):
+        # an erasure is done when a power cut cannot bring the old names back
+        core.environment.sync_directory(f"{core.directory}/{name}")
 
 
 def reader_processes(core: Core) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engramdb.errors import CorruptionError
+from engramdb.errors import CorruptionError, InvalidInputError
 from engramdb.lsm import log_format, log_reader
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.container import MARKS, ContainerReader
@@ -47,24 +47,6 @@ def open_files(
 ) -> tuple[tuple[Segment, ...], tuple[VectorFile, ...]]:
     """Open every file of a manifest. Files that `known` has open already are shared."""
 
-    def marks(entry: FileEntry) -> Marks:
-        made = Marks()
-        if entry.marks:
-            reader = ContainerReader(
-                environment,
-                file_path(directory, "mark", entry.marks),
-                kind=MARKS,
-                database=bytes.fromhex(entry.marks_origin),
-                number=entry.marks,
-                size=entry.marks_size,
-                fingerprint=bytes.fromhex(entry.marks_fingerprint),
-            )
-            try:
-                made.read(reader, entry.marks, entry.rows)
-            finally:
-                reader.close()
-        return made
-
     open_segments = {s.number: s for s in known.segments} if known else {}
     open_vectors = {v.number: v for v in known.vectors} if known else {}
     segments, vectors = [], []
@@ -74,7 +56,7 @@ def open_files(
             file_path(directory, "seg", entry.number),
             entry,
             cache,
-            marks(entry),
+            read_marks(environment, directory, entry),
             open_segments.get(entry.number),
         )
         segments.append(segment)
@@ -85,11 +67,31 @@ def open_files(
                 environment,
                 file_path(directory, "vec", number),
                 vector_entry,
-                marks(vector_entry),
+                read_marks(environment, directory, vector_entry),
                 open_vectors.get(number),
             )
         )
     return tuple(segments), tuple(vectors)
+
+
+def read_marks(environment: Environment, directory: str, entry: FileEntry) -> Marks:
+    """The marks of a file, as the manifest covers them."""
+    made = Marks()
+    if entry.marks:
+        reader = ContainerReader(
+            environment,
+            file_path(directory, "mark", entry.marks),
+            kind=MARKS,
+            database=bytes.fromhex(entry.marks_origin),
+            number=entry.marks,
+            size=entry.marks_size,
+            fingerprint=bytes.fromhex(entry.marks_fingerprint),
+        )
+        try:
+            made.read(reader, entry.marks, entry.rows)
+        finally:
+            reader.close()
+    return made
 
 
 def logs_of(environment: Environment, directory: str, manifest: Manifest) -> list[int]:
@@ -128,12 +130,24 @@ class Replay:
         self._next_vector = manifest.next_vector
         self._predecessor = (0, 0)
         self._truncated = 0
-        self._dimension = manifest.spaces[0].dimension if manifest.spaces else options.dimension
+        self._dimension = manifest.spaces[0].dimension if manifest.spaces else None
 
     def run(self) -> Recovered:
         """Raises CorruptionError when something is missing that was once synced."""
         numbers = logs_of(self._environment, self._directory, self._manifest)
         visible = self._visible
+        if (
+            visible is not None
+            and visible.log >= self._manifest.log_floor
+            and visible.log not in numbers
+        ):
+            # the manifest that lets a log go is durable before the log is removed
+            raise CorruptionError(
+                log_path(self._directory, visible.log),
+                0,
+                f"a log of {visible.synced} synced bytes, as VISIBLE says",
+                "no file",
+            )
         for number in numbers:
             if self._follows and (visible is None or number > visible.log):
                 break
@@ -148,6 +162,11 @@ class Replay:
                     _truncate(self._environment, path, used)
                 else:
                     self._environment.unlink(path)
+        wanted = self._options.dimension
+        if wanted is not None and self._dimension not in (None, wanted):
+            raise InvalidInputError(
+                "dimension", f"{wanted}, but this database has {self._dimension}"
+            )
         version = Version(
             Memtable(0, self._options.memtable_bytes_max),
             tuple(self._tables),
@@ -157,7 +176,7 @@ class Replay:
         return Recovered(
             State(version, self._seq, self._time, self._manifest.history_floor),
             self._next_vector,
-            self._dimension,
+            self._dimension or wanted,
             self._predecessor,
             self._truncated,
         )

@@ -61,9 +61,11 @@ def write_segment(
         writer.column("source.low", edges.source_low)
         writer.column("target.high", edges.target_high)
         writer.column("target.low", edges.target_low)
-        writer.column("type", edges.type_code)
+        # only the types that occur: a merge, or an erasure, may have dropped the last edge of one
+        used, codes = np.unique(edges.type_code, return_inverse=True)
+        writer.column("type", codes.astype(np.uint64))
         writer.blob("strength", edges.strength.astype("<f8").tobytes())
-        writer.blob("types", msgspec.msgpack.encode(edges.types))
+        writer.blob("types", msgspec.msgpack.encode([edges.types[code] for code in used.tolist()]))
         by_source = np.lexsort((edges.source_low, edges.source_high))
         by_target = np.lexsort((edges.target_low, edges.target_high))
         writer.column("by.source", by_source.astype(np.uint64))

@@ -371,6 +371,8 @@ class Snapshot:
 
     def seq_at(self, time: int) -> int:
         """The last commit at or before a time in microseconds since the epoch; 0 if none."""
+        if 0 < self.time <= time:
+            return self.seq  # although nothing that it wrote may be left
         best = 0
         for source in self._sources():
             if isinstance(source, Memtable):

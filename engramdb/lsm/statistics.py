@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from engramdb.lsm.core import Core
@@ -12,9 +13,10 @@ def collect(core: Core) -> dict[str, Any]:
     version = core.state.version
     seq = core.state.seq
     environment, directory = core.environment, core.directory
-    log_bytes = sum(
-        environment.size(f"{directory}/wal/{name}") for name in environment.list(f"{directory}/wal")
-    )
+    log_bytes = 0
+    for name in environment.list(f"{directory}/wal"):
+        with suppress(FileNotFoundError):  # flushed meanwhile
+            log_bytes += environment.size(f"{directory}/wal/{name}")
     segment_bytes = sum(segment.entry.size for segment in version.segments)
     vector_bytes = sum(file.entry.size for file in version.vectors)
     mark_bytes = sum(segment.entry.marks_size for segment in version.segments)

@@ -8,10 +8,13 @@ import numpy as np
 
 from engramdb.errors import CorruptionError, IncompatibleFormatError
 from engramdb.lsm import log_format, log_reader
+from engramdb.lsm import manifest as manifests
+from engramdb.lsm.container import SEGMENT, VECTORS, ContainerReader
 from engramdb.lsm.core import Core, live_names
-from engramdb.lsm.log_writer import log_path
+from engramdb.lsm.log_writer import log_path, read_visible
+from engramdb.lsm.manifest import FileEntry
 from engramdb.lsm.records import CLASSES, NEVER, NO_VECTOR
-from engramdb.lsm.recovery import logs_of, read_whole
+from engramdb.lsm.recovery import logs_of, read_marks, read_whole
 from engramdb.lsm.rewrite import referenced
 from engramdb.lsm.segment import Segment
 from engramdb.lsm.snapshot import BATCH_ROWS
@@ -42,22 +45,31 @@ def verify(core: Core) -> VerifyReport:
         for file in version.vectors:
             files += 1
             try:
-                bytes_read += file.reader.verify()
+                bytes_read += _reread(core, file.reader.path, VECTORS, file.entry)
                 held.append(file.numbers.array())
             except (CorruptionError, IncompatibleFormatError) as error:
                 problems.append(str(error))
         for segment in version.segments:
             files += 1
             try:
-                bytes_read += segment.reader.verify()
+                bytes_read += _reread(core, segment.reader.path, SEGMENT, segment.entry)
                 versions += segment.rows
                 problems += _check_segment(segment)
                 problems += _check_vectors(segment, held)
             except (CorruptionError, IncompatibleFormatError) as error:
                 problems.append(str(error))
+        if core.read_only and core.environment.lock_is_held(f"{core.directory}/LOCK"):
+            # names and logs belong to a writer at work: what we see of them was checked when read
+            return VerifyReport(files, bytes_read, versions, tuple(problems))
         for name in sorted(live_names(core.manifest)):
             if not core.environment.exists(f"{core.directory}/{name}"):
                 problems.append(f"{core.directory}/{name} is missing")
+        for entry in (*core.manifest.segments, *core.manifest.vectors):
+            if entry.marks:
+                files += 1
+                bytes_read += entry.marks_size
+                problems += _check_marks(core, entry)
+        problems += _check_settings(core)
         for number in logs_of(core.environment, core.directory, core.manifest):
             files += 1
             path = log_path(core.directory, number)
@@ -75,6 +87,47 @@ def verify(core: Core) -> VerifyReport:
             if proof is not None or data[end:].strip(b"\0"):
                 problems.append(f"{path} is damaged at offset {end}")
     return VerifyReport(files, bytes_read, versions, tuple(problems))
+
+
+def _reread(core: Core, path: str, kind: bytes, entry: FileEntry) -> int:
+    """Open a file again and check every byte of it that means something; returns how many."""
+    reader = ContainerReader(
+        core.environment,
+        path,
+        kind=kind,
+        database=bytes.fromhex(entry.origin),
+        number=entry.number,
+        size=entry.size,
+        fingerprint=bytes.fromhex(entry.fingerprint),
+    )
+    try:
+        return reader.verify()
+    finally:
+        reader.close()
+
+
+def _check_marks(core: Core, entry: FileEntry) -> list[str]:
+    try:
+        read_marks(core.environment, core.directory, entry)
+    except (CorruptionError, IncompatibleFormatError) as error:
+        return [str(error)]
+    return []
+
+
+def _check_settings(core: Core) -> list[str]:
+    """The manifest, and VISIBLE if this process has written it."""
+    problems = []
+    try:
+        latest = manifests.load_latest(core.environment, core.directory)
+        if latest != core.manifest:
+            problems.append(f"{core.directory}: the manifest on disk is not the one in use")
+    except (CorruptionError, IncompatibleFormatError) as error:
+        problems.append(str(error))
+    with core.write_lock:
+        if core.shows and read_visible(core.environment, core.directory) is None:
+            problems.append(f"{core.directory}/VISIBLE is damaged; it is written again")
+            core.show()
+    return problems
 
 
 def _check_segment(segment: Segment) -> list[str]:
