@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
             bench.say(f"{name}: {time.perf_counter() - started:.0f} s")
     finally:
         bench.close()
-    print(f"\n{table.summary(lines)}")
+    preamble.append(f"load average at the end: {host.load_average()}")
+    print(f"\n{preamble[-1]}\n{table.summary(lines)}")
     if options.markdown:
         with open(options.markdown, "w", encoding="utf-8") as file:
             file.write(table.markdown(lines, preamble))
@@ -71,11 +72,14 @@ def _preamble(bench: Bench, quick: bool) -> list[str]:
     versions = [f"{store.name} {store.version()}" for store in bench.contestants]
     lines = [
         host.machine(),
+        f"load average at the begin: {host.load_average()}",
         f"file system {host.file_system(bench.directory)}",
         f"data: {bench.corpus.description}; about 200 bytes of text and fields",
         "versions: " + ", ".join([*versions, STORES["bare files"].version()]),
         "ratio: the figure divided by the yardstick named, both measured in this run",
     ]
+    if host.is_busy():
+        lines.append("OTHER PROGRAMS ARE RUNNING: the figures are disturbed, ratios less so")
     if quick:
         lines.insert(0, "--quick: a smoke test; its figures say nothing")
     return lines

@@ -6,7 +6,8 @@ import os
 import platform
 from pathlib import Path
 
-DIRECT_READ_BYTES = 1 << 20
+READ_BYTES = 1 << 20
+BUSY_SHARE = 0.4  # of the processors
 
 
 def anonymous_bytes() -> int:
@@ -42,7 +43,7 @@ def read_through(paths: list[str], *, cold: bool) -> int:
     """Read files from begin to end, 1 MiB a time; `cold` drops them from the page cache before.
     Returns the number of bytes."""
     total = 0
-    buffer = bytearray(DIRECT_READ_BYTES)
+    buffer = bytearray(READ_BYTES)
     for path in paths:
         with open(path, "rb", buffering=0) as file:
             if cold and hasattr(os, "posix_fadvise"):
@@ -82,6 +83,16 @@ def file_system(path: str) -> str:
         if inside and len(mount) >= len(best):
             best, kind = mount, type_
     return kind
+
+
+def load_average() -> str:
+    """How many processes wanted to run, over 1, 5 and 15 minutes."""
+    return ", ".join(f"{value:.1f}" for value in os.getloadavg())
+
+
+def is_busy() -> bool:
+    """Whether something else keeps the processors busy: no figure is worth much then."""
+    return os.getloadavg()[0] > BUSY_SHARE * (os.cpu_count() or 1)
 
 
 def machine() -> str:

@@ -115,16 +115,26 @@ def match(engine: StorageEngine, world: World) -> tuple[Oracle, int]:
         oracle = oracle_of(commits, tuple(world.settings[:count]))
         if oracle.pins == pins and encode_policy(oracle.policy) == policy:
             purges = [step for step in world.settings[:count] if isinstance(step, Purge)]
-            if count == world.must_settings or all(is_purged(engine, step) for step in purges):
+            if count == world.must_settings or all(
+                is_purged(engine, step, commits) for step in purges
+            ):
                 return oracle, count
     raise AssertionError(f"pins {pins} and policy {policy} are not what was set")
 
 
-def is_purged(engine: StorageEngine, purge: Purge) -> bool:
+def is_purged(engine: StorageEngine, purge: Purge, commits: tuple[Commit, ...]) -> bool:
     """Whether nothing of these memories is left that was there before."""
     snapshot = engine.latest()
+    touched = {
+        (write.record_class, write.key)
+        for commit in commits[: purge.seq]
+        for write in commit.writes
+        if write.key in purge.keys or (write.ends and not {*purge.keys}.isdisjoint(write.ends[:2]))
+    }
     return not any(
-        record.seq <= purge.seq for key_ in purge.keys for record in snapshot.history(MEMORY, key_)
+        record.seq <= purge.seq
+        for record_class, key_ in touched
+        for record in snapshot.history(record_class, key_)
     )
 
 

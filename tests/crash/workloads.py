@@ -208,7 +208,7 @@ def keep_last(disk: SimulatedDisk) -> None:
 
 @workload
 def keep_last_in_flushes(disk: SimulatedDisk) -> None:
-    driver = Driver(disk, replace(TINY, history=KeepLast(1)))
+    driver = Driver(disk, TINY)
     driver.set_history(KeepLast(2))
     for i in range(6):
         driver.commit(put(1, b"%d" % i * 300, i), delete(2) if i % 2 else put(2, b"x", i))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from hypothesis import note
@@ -25,6 +26,7 @@ class FileRules(Machine):
         self.db.compact()
         self.durable_seq = self.oracle.seq
 
+    @precondition(lambda self: not self.background)
     @rule(policy=policies)
     def set_history(self, policy: Any) -> None:
         self.db.set_history(policy)
@@ -50,10 +52,12 @@ class FileRules(Machine):
         self.open()
         assert self.db.last_seq == self.oracle.seq
 
-    @rule()
-    def crash(self) -> None:
+    @rule(seed=st.integers(0, 2**16))
+    def crash(self, seed: int) -> None:
         self.let_go()
-        self.disk = self.disk.crash(rng=self.random)
+        if self.background:
+            self.db.flush()
+        self.disk = self.disk.crash(rng=random.Random(seed))
         self.db.close()  # the process that ran on the disk before
         self.open()
         recovered = self.db.last_seq

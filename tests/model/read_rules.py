@@ -100,7 +100,7 @@ class ReadRules(Machine):
     @rule(data=st.data())
     def diff(self, data: st.DataObject) -> None:
         a, b = self.moment(data), self.moment(data)
-        with self.maybe_dropped(min(a, b)):
+        with self.maybe_dropped(a, b):
             difference = self.db.diff(a, b)
             was, is_ = self.oracle.memories(a), self.oracle.memories(b)
             assert difference.added == sorted(is_.keys() - was.keys())
@@ -121,7 +121,7 @@ class ReadRules(Machine):
     @rule(data=st.data())
     def changes(self, data: st.DataObject) -> None:
         since = self.moment(data)
-        with self.maybe_dropped(since):
+        with self.maybe_dropped(since, commits=True):
             told: list[Name] = []
             commits = self.db.changes(since)
             for commit in commits:

@@ -1,4 +1,4 @@
-"""The file layout of segments, vectors and marks: byte for byte as documented, and self-checking."""
+"""The layout of segment, vector and mark files: byte for byte as documented, and self-checking."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_future_version_says_upgrade() -> None:
     header[12] = 2
     header += struct.pack("<Q", xxhash.xxh3_64_intdigest(bytes(header)))
     environment.open(PATH, "w").write_at(0, bytes(header))
-    with pytest.raises(IncompatibleFormatError, match="version 2.*upgrade"):
+    with pytest.raises(IncompatibleFormatError, match=r"version 2.*upgrade"):
         reader(environment, size, fingerprint)
 
 
@@ -198,7 +198,6 @@ def test_a_matrix_is_mapped_as_it_was(rows: int, dimension: int) -> None:
     mapped = file.chunked("matrix")
     assert mapped.tobytes() == expected
     assert file.section("matrix").offset % 64 == 0
-    file.check_chunks("matrix", mapped)
     file.verify()
 
 

@@ -1,0 +1,242 @@
+"""The manifest: what it holds comes back, its number is given once, and damage is never skipped."""
+
+from __future__ import annotations
+
+import struct
+from datetime import timedelta
+from threading import Thread
+from typing import Any
+
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engramdb.errors import CorruptionError, EngramError, IncompatibleFormatError
+from engramdb.lsm import manifest as manifests
+from engramdb.lsm.environment import MemoryEnvironment
+from engramdb.lsm.limits import MANIFESTS_KEPT
+from engramdb.lsm.manifest import (
+    Manifest,
+    SegmentEntry,
+    Space,
+    VectorEntry,
+    decode,
+    encode,
+    encode_policy,
+    load_latest,
+    name_of,
+    numbers_in,
+    publish,
+)
+from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
+from tests.unit.lsm_support import PATH, open_engine, put
+
+U64_MAX = 2**64 - 1
+numbers = st.integers(0, U64_MAX)
+
+
+def make(number: int = 1, **changes: Any) -> Manifest:
+    settings: dict[str, Any] = {
+        "database": "ab" * 16,
+        "number": number,
+        "epoch": 1,
+        "next_file": 5,
+        "next_vector": 1,
+        "last_seq": 0,
+        "last_time": 0,
+        "log_floor": 1,
+    }
+    return Manifest(**{**settings, **changes})
+
+
+@pytest.fixture
+def environment() -> MemoryEnvironment:
+    made = MemoryEnvironment()
+    made.make_directory("/d/tmp")
+    return made
+
+
+def sealed(body: bytes, version: int = 1) -> bytes:
+    """A manifest file with these contents and a sound checksum."""
+    head = struct.pack("<8sII", b"ENGRAMMF", version, len(body))
+    return head + xxhash.xxh3_128_digest(head + body) + body
+
+
+def write(environment: MemoryEnvironment, number: int, data: bytes) -> None:
+    path = f"/d/{name_of(number)}"
+    if environment.exists(path):
+        environment.unlink(path)
+    environment.open(path, "x").write_at(0, data)
+
+
+@given(numbers, numbers, st.dictionaries(st.text(max_size=5), st.tuples(numbers, numbers)))
+def test_it_comes_back(last_seq: int, next_vector: int, pins: dict[str, tuple[int, int]]) -> None:
+    file: dict[str, Any] = {"origin": "cd" * 16, "size": 10, "fingerprint": "ef" * 16, "rows": 3}
+    manifest = make(
+        last_seq=last_seq,
+        next_vector=next_vector,
+        pins=pins,
+        spaces=[Space("", 4)],
+        history=("last", 3),
+        copies=["/é"],
+        segments=[
+            SegmentEntry(
+                number=2, seq_min=1, seq_max=3, time_min=4, time_max=5, live=(1, 2, 0), **file
+            )
+        ],
+        vectors=[VectorEntry(number=3, dimension=4, space=0, number_min=1, number_max=3, **file)],
+    )
+    assert decode(encode(manifest), "file") == manifest
+
+
+def test_the_frame_byte_by_byte() -> None:
+    data = encode(make())
+    body = data[32:]
+    assert data == sealed(body)
+    assert body.startswith(b'{"features":[],"database":"abab')
+
+
+def test_numbers_are_read_from_names() -> None:
+    names = ["LOCK", name_of(12), name_of(3), "MANIFEST-x", "MANIFEST-", name_of(2**63)]
+    assert numbers_in(names) == [3, 12, 2**63]
+    assert name_of(42) == "MANIFEST-00000000000000000042"
+
+
+@pytest.mark.parametrize("policy", [KeepAll(), KeepLast(3), KeepFor(timedelta(days=2, seconds=1))])
+def test_a_policy_comes_back(policy: Any) -> None:
+    assert make(history=encode_policy(policy)).policy() == policy
+
+
+def test_a_policy_of_the_future_is_refused() -> None:
+    with pytest.raises(IncompatibleFormatError, match="upgrade"):
+        make(history=("moon", 1)).policy()
+
+
+# Publishing
+
+
+def test_the_highest_number_counts(environment: MemoryEnvironment) -> None:
+    assert load_latest(environment, "/d") is None
+    for number in (1, 2, 3):
+        publish(environment, "/d", make(number, last_seq=number))
+    latest = load_latest(environment, "/d")
+    assert latest is not None and latest.last_seq == 3
+    assert environment.list("/d/tmp") == []
+
+
+def test_two_writers_cannot_publish_one_number(environment: MemoryEnvironment) -> None:
+    publish(environment, "/d", make(1, epoch=1))
+    with pytest.raises(FileExistsError):
+        publish(environment, "/d", make(1, epoch=2))
+    latest = load_latest(environment, "/d")
+    assert latest is not None and latest.epoch == 1
+
+
+def test_of_many_racing_writers_one_wins() -> None:
+    # each with a tmp of its own, as two machines that both think they hold the lock would have
+    environment = MemoryEnvironment()
+    outcomes: list[str] = []
+
+    def race(i: int) -> None:
+        environment.make_directory(f"/d{i}/tmp")
+        temporary = f"/d{i}/tmp/{name_of(1)}"
+        environment.open(temporary, "x").write_at(0, encode(make(1, epoch=i)))
+        try:
+            environment.link(temporary, f"/shared-{name_of(1)}")
+            outcomes.append("won")
+        except FileExistsError:
+            outcomes.append("lost")
+
+    threads = [Thread(target=race, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["lost"] * 7 + ["won"]
+
+
+def test_a_fenced_writer_is_poisoned_and_harms_nothing() -> None:
+    environment = MemoryEnvironment()
+    engine = open_engine(environment)
+    put(engine, 1, b"mine")
+    held = load_latest(environment, PATH)
+    assert held is not None
+    # another writer, who took the lock over while we were stalled, publishes first
+    other = Manifest(**{f: getattr(held, f) for f in held.__struct_fields__ if f != "number"},
+                     number=held.number + 1)  # fmt: skip
+    publish(environment, PATH, other)
+    with pytest.raises(EngramError):
+        engine.flush()
+    with pytest.raises(EngramError):
+        put(engine, 2, b"never")
+    engine.close()
+    with open_engine(environment) as again:
+        assert again.last_seq == 1
+
+
+def test_only_the_last_eight_are_kept(environment: MemoryEnvironment) -> None:
+    for number in range(1, 21):
+        publish(environment, "/d", make(number))
+    kept = numbers_in(environment.list("/d"))
+    assert kept == list(range(21 - MANIFESTS_KEPT, 21)) and MANIFESTS_KEPT == 8
+
+
+def test_what_a_dead_writer_left_in_tmp_is_in_nobodys_way(environment: MemoryEnvironment) -> None:
+    environment.open(f"/d/tmp/{name_of(1)}", "x").write_at(0, b"half a manif")
+    publish(environment, "/d", make(1))
+    assert load_latest(environment, "/d") == make(1)
+
+
+# Damage
+
+
+def test_a_damaged_highest_is_refused_not_passed_over(environment: MemoryEnvironment) -> None:
+    publish(environment, "/d", make(1))
+    publish(environment, "/d", make(2))
+    data = bytearray(encode(make(2)))
+    data[40] ^= 1
+    write(environment, 2, bytes(data))
+    with pytest.raises(CorruptionError, match=name_of(2)):
+        load_latest(environment, "/d")
+
+
+def test_every_bit_counts() -> None:
+    good = encode(make())
+    for position in range(len(good)):
+        bad = bytearray(good)
+        bad[position] ^= 1 << position % 8
+        with pytest.raises((CorruptionError, IncompatibleFormatError)):
+            decode(bytes(bad), "file")
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 100])
+def test_a_cut_one_is_damage(length: int) -> None:
+    with pytest.raises(CorruptionError):
+        decode(encode(make())[:length], "file")
+
+
+def test_one_under_a_wrong_number_is_damage(environment: MemoryEnvironment) -> None:
+    write(environment, 9, encode(make(8)))
+    with pytest.raises(CorruptionError, match="number 9"):
+        load_latest(environment, "/d")
+
+
+def test_sound_checksums_around_nonsense_are_damage() -> None:
+    for body in (b"", b"{}", b"[1]", b'{"database":3}', b"\xff"):
+        with pytest.raises(CorruptionError):
+            decode(sealed(body), "file")
+
+
+def test_the_future_is_refused() -> None:
+    body = encode(make())[32:]
+    with pytest.raises(IncompatibleFormatError, match=r"format 2.*upgrade"):
+        decode(sealed(body, version=2), "file")
+    with pytest.raises(IncompatibleFormatError, match=r"\['telepathy'\].*upgrade"):
+        decode(encode(make(features=["telepathy"])), "file")
+    assert not manifests.FEATURES
+
+
+def test_a_foreign_file_is_told_apart() -> None:
+    with pytest.raises(IncompatibleFormatError, match="not a manifest"):
+        decode(b"SQLite format 3\0" + bytes(100), "file")
