@@ -22,16 +22,16 @@ from engramdb.model.relationship import check_relationship_type
 from engramdb.model.temporal_layer import TemporalLayer
 from engramdb.query.arguments import (
     Where,
+    borrow_query,
     check_flag,
     check_limit,
     check_queries,
-    check_query,
     check_threshold,
     check_where,
 )
 from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.builder import Query
-from engramdb.query.moment import Moment, resolve
+from engramdb.query.moment import Moment, look_back
 from engramdb.query.source import Source
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class Reading(ABC):
 
     def _past(self, as_of: Moment) -> Snapshot:
         """What an earlier moment saw."""
-        seq = resolve(self._engine, as_of, self._source().seq)
-        return self._engine.at(seq, partial=True)
+        return look_back(self._engine, as_of, self._source().seq)
 
     @property
     def _dimension(self) -> int | None:
@@ -143,10 +142,11 @@ class Reading(ABC):
 
         Memories without a vector are never found. Raises InvalidInputError naming the argument.
         """
-        query = check_query(vector, self._dimension)
+        query = borrow_query(vector, self._dimension)
         if type(limit) is not int or limit < 1:
             limit = check_limit(limit)
-        threshold = check_threshold(threshold)
+        if type(threshold) is not float or threshold - threshold != 0.0:  # infinity and NaN
+            threshold = check_threshold(threshold)
         if exact is not False:
             check_flag(exact, "exact")
         source = self._source() if as_of is None else self._past(as_of)

@@ -10,11 +10,12 @@ from engramdb.errors import ConflictError, InvalidInputError
 from engramdb.lsm.records import Commit as Sequenced
 from engramdb.lsm.records import GuardFailed
 from engramdb.lsm.retention import History
+from engramdb.lsm.snapshot import Snapshot
 from engramdb.model.identifiers import parse_id
 from engramdb.model.moments import from_microseconds
 from engramdb.past import Past
 from engramdb.query.arguments import check_limit, check_seq, check_sync
-from engramdb.query.moment import Moment, Tag, check_name, moment_us, resolve
+from engramdb.query.moment import Moment, Tag, check_name, look_back, moment_us
 from engramdb.saving import Saving
 from engramdb.undo import inverse_of, inverse_of_last, restored
 
@@ -36,8 +37,8 @@ class Timeline(Saving):
         .changed              each with .id, .attributes (name: .old, .new) and .embeddings_changed
         .connections          .added, .removed (Connection) and .changed (each with .old, .new)
         """
-        before = self._engine.at(self._resolve(a, "a"))
-        after = self._engine.latest() if b is None else self._engine.at(self._resolve(b, "b"))
+        before = self._complete(a, "a")
+        after = self._engine.latest() if b is None else self._complete(b, "b")
         return compare(before, after)
 
     def restore(
@@ -54,10 +55,9 @@ class Timeline(Saving):
         its connections back. Raises MemoryNotFoundError if it was not there at that moment.
         """
         key, sync = parse_id(memory_id), check_sync(sync)
-        seq = self._resolve(as_of)
+        source = self._past(as_of)
         if reason is None:
-            reason = f"restored as of commit {seq}"
-        source = self._engine.at(seq, partial=True)
+            reason = f"restored as of commit {source.seq}"
         self._engine.commit(restored(source, key, as_of, reason), sync=sync)
 
     def undo(
@@ -105,7 +105,7 @@ class Timeline(Saving):
         """
         if check_name(name) in self._engine.pins():
             raise InvalidInputError("name", f"{name!r:.80} is a tag already; untag() it first")
-        seq = None if as_of is None else self._resolve(as_of)
+        seq = None if as_of is None else self._complete(as_of, "as_of").seq
         return _tag(self._engine.pin(name, seq))
 
     def tags(self) -> dict[str, Tag]:
@@ -131,8 +131,9 @@ class Timeline(Saving):
         """
         self._engine.set_history(policy)
 
-    def _resolve(self, moment: Moment, argument: str = "as_of") -> int:
-        return resolve(self._engine, moment, self._engine.last_seq, argument)
+    def _complete(self, moment: Moment, argument: str) -> Snapshot:
+        newest_seq = self._engine.last_seq
+        return look_back(self._engine, moment, newest_seq, argument, partial=False)
 
 
 def _tag(pin: Sequenced) -> Tag:

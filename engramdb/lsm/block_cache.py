@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import suppress
 from threading import Lock
 from typing import Final
 
@@ -27,14 +26,14 @@ class BlockCache:
 
     def get(self, key: tuple[int, int]) -> Block | None:
         """The block, which becomes the most recent."""
-        block = self._blocks.get(key)
-        if block is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        with suppress(KeyError):  # evicted by another thread in between; the block is still good
+        with self._lock:  # drop() must not meet a change of the order while it looks for a file
+            block = self._blocks.get(key)
+            if block is None:
+                self.misses += 1
+                return None
+            self.hits += 1
             self._blocks.move_to_end(key)
-        return block
+            return block
 
     def put(self, key: tuple[int, int], block: Block) -> None:
         """Keep a block."""

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engramdb.errors import EngramError, InvalidInputError
+from engramdb.errors import ClosedError, EngramError, InvalidInputError
 from engramdb.lsm.committer import check_vector
 from engramdb.lsm.core import Core
 from engramdb.lsm.flush import flush_table
@@ -110,13 +110,15 @@ def ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
         np.full(count, NEVER, np.uint64),
         EdgeColumns.empty(),
     )
+
+    def write_matrix() -> list[WrittenVectors]:
+        if batch.vectors is None:
+            return []
+        return _write_vectors(core, batch.vectors, rows, None if is_sorted else order)
+
     try:
         with ThreadPoolExecutor(1) as pool:
-            writing = None
-            if batch.vectors is not None:
-                writing = pool.submit(
-                    _write_vectors, core, batch.vectors, rows, None if is_sorted else order
-                )
+            writing = pool.submit(write_matrix) if core.options.background else None
             payloads = batch.payloads
             if not is_sorted:
                 payloads = [payloads[row] for row in order.tolist()]
@@ -125,12 +127,12 @@ def ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
                 rows,
                 (Payloads.from_list(payloads[start:stop]) for start, stop in pieces(count)),
             )
-            vectors = [] if writing is None else writing.result()
+            vectors = write_matrix() if writing is None else writing.result()
         assert entry is not None
         with core.flush_lock:
             return _commit(core, rows, entry, vectors)
     except (OSError, EngramError) as error:
-        if isinstance(error, InvalidInputError):
+        if isinstance(error, InvalidInputError | ClosedError):
             raise
         raise core.fail(error) from error
 

@@ -36,6 +36,7 @@ checked when it is first read; a chunked section is mapped, and checked when it 
 
 from __future__ import annotations
 
+import errno
 import math
 import struct
 from collections.abc import Iterable
@@ -45,7 +46,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from engramdb.errors import CorruptionError, IncompatibleFormatError
+from engramdb.errors import CorruptionError, EngramError, IncompatibleFormatError
 from engramdb.lsm import columns
 from engramdb.lsm.columns import Column
 from engramdb.lsm.environment import Environment, File
@@ -127,6 +128,15 @@ class ContainerWriter:
             file.close()
 
 
+def unreadable(path: str, offset: int, error: OSError) -> EngramError:
+    """What to raise when a file cannot be read: damage if the disk says so, or a passing trouble,
+    which must not be mistaken for damage."""
+    if error.errno == errno.EIO:
+        advice = "check the disk, then restore it from a checkpoint"
+        return CorruptionError(path, offset, "readable bytes", error, advice)
+    return EngramError(f"{path} cannot be read at offset {offset}: {error}; try again")
+
+
 def rows_per_part(dimension: int) -> int:
     """A number of rows of a float32 matrix that fills whole chunks: about 8 MiB of them."""
     unit = CHUNK_BYTES // math.gcd(CHUNK_BYTES, 4 * dimension)
@@ -203,7 +213,7 @@ class ContainerReader:
         found = self.file.size()
         if found != size:
             raise CorruptionError(self.path, min(found, size), f"{size} bytes", f"{found} bytes")
-        header = self.file.read_at(0, HEADER.size)
+        header = self._read(0, HEADER.size)
         magic, got_kind, version, _, got_database, got_number, _, digest = HEADER.unpack(header)
         if magic != MAGIC:
             raise CorruptionError(self.path, 0, MAGIC, magic)
@@ -220,14 +230,14 @@ class ContainerReader:
                 f"{(got_kind, got_database.hex(), got_number)}, "
                 f"expected {(kind, database.hex(), number)}"
             )
-        footer = self.file.read_at(size - FOOTER.size, FOOTER.size)
+        footer = self._read(size - FOOTER.size, FOOTER.size)
         start, count, listing_sum, got_fingerprint, _, magic, digest = FOOTER.unpack(footer)
         where = size - FOOTER.size
         if magic != MAGIC or _sum(footer[:56]) != digest:
             raise CorruptionError(self.path, where, "a sound footer", footer.hex())
         if start + count * ENTRY.size != where:
             raise CorruptionError(self.path, where, "a directory before the footer", start)
-        listing = self.file.read_at(start, where - start)
+        listing = self._read(start, where - start)
         if _sum(listing) != listing_sum:
             raise CorruptionError(self.path, start, f"sum {listing_sum:#x}", f"{_sum(listing):#x}")
         if not got_fingerprint == fingerprint == xxhash.xxh3_128_digest(header + listing):
@@ -240,6 +250,12 @@ class ContainerReader:
             if section.offset + section.length > start:
                 raise CorruptionError(self.path, section.entry_offset, "a section inside", "beyond")
             self._sections[fields[0].rstrip(b"\0").decode("ascii")] = section
+
+    def _read(self, offset: int, length: int) -> bytes:
+        try:
+            return self.file.read_at(offset, length)
+        except OSError as error:
+            raise unreadable(self.path, offset, error) from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._sections
@@ -265,7 +281,7 @@ class ContainerReader:
         return self._checked(self.section(name), self.section(name).offset + start, length, digest)
 
     def _checked(self, section: Section, offset: int, length: int, digest: int) -> bytes:
-        data = self.file.read_at(offset, length)
+        data = self._read(offset, length)
         if len(data) != length or _sum(data) != digest:
             raise CorruptionError(self.path, offset, f"sum {digest:#x}", f"{_sum(data):#x}")
         return data
@@ -285,7 +301,10 @@ class ContainerReader:
     def chunked(self, name: str) -> memoryview:
         """The mapped bytes of a chunked section, not yet checked: see check_chunks()."""
         section = self.section(name)
-        return self.file.map()[section.offset : section.offset + section.length]
+        try:
+            return self.file.map()[section.offset : section.offset + section.length]
+        except OSError as error:
+            raise unreadable(self.path, section.offset, error) from error
 
     def chunk_sums(self, name: str) -> list[int]:
         """The sum of each chunk of a chunked section."""
@@ -308,7 +327,7 @@ class ContainerReader:
         for name, section in self._sections.items():
             if section.encoding == CHUNKED:
                 # read, not mapped: what the disk holds now, not what was mapped long ago
-                data = memoryview(self.file.read_at(section.offset, section.length))
+                data = memoryview(self._read(section.offset, section.length))
                 for chunk, expected in enumerate(self.chunk_sums(name)):
                     self.check_chunk(name, data, chunk, expected)
             else:

@@ -137,6 +137,10 @@ class Core:
                 vectors=(),
             )
             self.state = self.state._replace(version=empty)
+            error = self.poison
+            while error is not None:  # its frames hold files and memtables
+                error.__traceback__ = None
+                error = error.__cause__ or error.__context__
 
     def has_work(self) -> bool:
         """Whether inline maintenance has something to do."""

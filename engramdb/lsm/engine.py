@@ -3,10 +3,12 @@ it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from engramdb.errors import HistoryUnavailableError, InvalidInputError
+from engramdb.errors import EngramError, HistoryUnavailableError, InvalidInputError
 from engramdb.lsm import bulk, compaction, copies, purge, statistics, verification
 from engramdb.lsm.bulk import ColumnBatch
 from engramdb.lsm.committer import Committer
@@ -133,6 +135,28 @@ class StorageEngine:
             )
         return Snapshot(state.version, seq, partial=not kept)
 
+    def at_time(self, time: int, *, partial: bool = False) -> Snapshot:
+        """The database as of a time in microseconds since the epoch; see `at`.
+
+        Where the retention policy has dropped whole commits around that time, nobody can tell
+        which was the last one before it: what they may have written is not shown, not even as of
+        a pin just before them.
+        """
+        self._core.check_open()
+        state = self._core.state
+        latest = Snapshot(state.version, state.seq, state.time)
+        first, last = latest.seq_at(time), latest.seq_after(time) - 1
+        if first in (last, state.seq) or first >= state.floor:
+            return self.at(first, partial=partial)
+        if first and Snapshot(state.version, first).time == time:
+            return self.at(first, partial=partial)
+        if not partial:
+            raise HistoryUnavailableError(
+                f"that time lies between commits {first} and {last + 1}, and what was between them "
+                "was dropped by the retention policy; tag() the moments that must stay"
+            )
+        return Snapshot(state.version, last, partial=True)
+
     def seq_at(self, time: int) -> int:
         """The last commit at or before a time in microseconds since the epoch; 0 if none."""
         return self.latest().seq_at(time)
@@ -233,21 +257,24 @@ class StorageEngine:
     def verify(self) -> VerifyReport:
         """Read everything from the disk and check it."""
         self._core.check_open()
-        return verification.verify(self._core)
+        with _typed_errors():
+            return verification.verify(self._core)
 
     def stats(self) -> dict[str, Any]:
         """Sizes in bytes and counts; see docs/."""
         self._core.check_open()
-        return statistics.collect(self._core)
+        with _typed_errors():
+            return statistics.collect(self._core)
 
     def refresh(self) -> int:
         """Follow the writer, if opened read-only. Returns the visible seq."""
         core = self._core
         core.check_open()
         if core.read_only:
-            manifest, recovered = load_to_read(
-                core.environment, core.directory, core.options, core.cache, core
-            )
+            with _typed_errors():
+                manifest, recovered = load_to_read(
+                    core.environment, core.directory, core.options, core.cache, core
+                )
             if recovered.state.seq >= core.state.seq:  # VISIBLE was unreadable: keep what we have
                 core.manifest, core.space = manifest, recovered.dimension
                 core.state = recovered.state
@@ -308,3 +335,12 @@ class StorageEngine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    """Around what reads directories and logs beside the open files."""
+    try:
+        yield
+    except OSError as error:
+        raise EngramError(f"the directory cannot be read: {error}; try again") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from engramdb.errors import (
     CorruptionError,
     DatabaseLockedError,
@@ -26,8 +28,17 @@ def open_core(
     environment: Environment, directory: str, options: Options, *, create: bool, read_only: bool
 ) -> Core:
     """Open for writing, or to read. Raises what StorageEngine.open documents."""
-    if read_only:
-        return _open_to_read(environment, directory, options)
+    try:
+        if read_only:
+            return _open_to_read(environment, directory, options)
+        return _lock_and_open(environment, directory, options, create=create)
+    except OSError as error:
+        raise StoragePoisonedError(error) from error
+
+
+def _lock_and_open(
+    environment: Environment, directory: str, options: Options, *, create: bool
+) -> Core:
     if not environment.exists(directory):
         if not create:
             raise InvalidInputError("path", f"there is no database at {directory}")
@@ -42,9 +53,6 @@ def open_core(
     try:
         manifest = _manifest(environment, directory, options)
         return _open_to_write(environment, directory, options, manifest, lock)
-    except OSError as error:
-        lock.release()
-        raise StoragePoisonedError(error) from error
     except BaseException:
         lock.release()
         raise
@@ -96,6 +104,10 @@ def _open_to_write(
     for name in DIRECTORIES:
         environment.make_directory(f"{directory}/{name}")
     next_file = max(manifest.next_file, _highest_number(environment, directory) + 1)
+    if environment.exists(f"{directory}/tmp/{manifests.name_of(manifest.number)}"):
+        # its writer did not live to see it durable, and files are removed on its word
+        manifest = msgspec.structs.replace(manifest, number=manifest.number + 1)
+        manifests.publish(environment, directory, manifest)
     _remove_leftovers(environment, directory, manifest)
     cache = BlockCache(options.cache_blocks)
     segments, vectors = open_files(environment, directory, manifest, cache)

@@ -14,7 +14,7 @@ from engramdb.lsm.core import file_path, number_of
 from engramdb.lsm.environment import Environment, File
 from engramdb.lsm.keys import Rows
 from engramdb.lsm.log_format import FILE_HEADER
-from engramdb.lsm.log_reader import LogRecords
+from engramdb.lsm.log_reader import PIECE_BYTES, LogRecords
 from engramdb.lsm.log_writer import log_path, read_visible
 from engramdb.lsm.manifest import FileEntry, Manifest
 from engramdb.lsm.marks import Marks
@@ -129,6 +129,7 @@ class Replay:
         self._seq, self._time = manifest.last_seq, manifest.last_time
         self._next_vector = manifest.next_vector
         self._predecessor = (0, 0)
+        self._unused: list[tuple[int, int]] = []  # logs without a record, and their lengths
         self._truncated = 0
         self._dimension = manifest.spaces[0].dimension if manifest.spaces else None
 
@@ -157,11 +158,13 @@ class Replay:
                 used = self._replay(file, number, path, is_last=number == numbers[-1])
             finally:
                 file.close()
-            if not self._read_only and number == numbers[-1]:
-                if used:
-                    _truncate(self._environment, path, used)
-                else:
-                    self._environment.unlink(path)
+            if self._read_only:
+                continue
+            if not used:
+                self._environment.unlink(path)
+                self._environment.sync_directory(path.rpartition("/")[0])
+            elif number == numbers[-1]:
+                _settle(self._environment, path, used, self._synced(number))
         wanted = self._options.dimension
         if wanted is not None and self._dimension not in (None, wanted):
             raise InvalidInputError(
@@ -188,10 +191,12 @@ class Replay:
             head = file.read_at(0, FILE_HEADER.size)
             header = log_format.read_file_header(head, path, self._database, number)
         except CorruptionError:
-            if is_last and self._never_used(file, number, size):
-                self._truncated += size  # the power went while it was made
-                return 0
-            raise
+            # the power went while it was made; if its successor is there too, that names another
+            # predecessor: it was removed then, but the power went before that was durable
+            if not self._never_used(file, number, size):
+                raise
+            self._truncated += size if is_last else 0
+            return 0
         self._check_predecessor(header, path)
         visible, stop = self._visible, size
         limit = None
@@ -206,6 +211,9 @@ class Replay:
             raise CorruptionError(path, pieces.end, f"records up to {limit}", "a damaged record")
         if limit is None:
             self._check_end(file, pieces.end, size, number, path, is_last=is_last)
+        if pieces.end == FILE_HEADER.size and self._synced(number) == 0:
+            self._unused.append((number, pieces.end))  # not even its name need be durable
+            return pieces.end
         self._predecessor = (number, pieces.end)
         if len(table):
             self._supersede(table, np.concatenate(previous))
@@ -241,6 +249,9 @@ class Replay:
         return table.load(rows)
 
     def _check_predecessor(self, header: log_format.FileHeader, path: str) -> None:
+        named = (header.predecessor, header.predecessor_bytes)
+        if named in self._unused:
+            self._predecessor = named
         number, length = self._predecessor
         if header.predecessor >= self._manifest.log_floor and header.predecessor != number:
             raise CorruptionError(
@@ -253,6 +264,11 @@ class Replay:
                 f"{header.predecessor_bytes} sound bytes",
                 length,
             )
+
+    def _synced(self, number: int) -> int:
+        """How much of a log was certainly synced without an error."""
+        visible = self._visible
+        return visible.synced if visible is not None and visible.log == number else 0
 
     def _never_used(self, file: File, number: int, size: int) -> bool:
         """Whether a log without a sound header can be one that was never written to: its header is
@@ -318,12 +334,16 @@ def read_whole(environment: Environment, path: str) -> bytes:
         file.close()
 
 
-def _truncate(environment: Environment, path: str, length: int) -> None:
-    """Cut off what does not count, and make sure that what counts stays: a killed process may have
-    left it in the page cache only, and from now on it is shown."""
+def _settle(environment: Environment, path: str, length: int, synced: int) -> None:
+    """Cut off what does not count, and make sure that what counts stays, for it is shown from now
+    on: a killed process may have left it in the page cache only. After a failed sync a second one
+    may report success for pages that are gone (see docs/): so what is not known to be synced is
+    written again."""
     file = environment.open(path, "w")
     try:
         file.truncate(length)
+        for offset in range(min(synced, length), length, PIECE_BYTES):
+            file.write_at(offset, file.read_at(offset, min(PIECE_BYTES, length - offset)))
         file.sync()
     finally:
         file.close()

@@ -390,3 +390,20 @@ class Snapshot:
                 if len(early):
                     best = max(best, int(early.max()))
         return best
+
+    def seq_after(self, time: int) -> int:
+        """The first commit after a time in microseconds that has left anything; seq + 1 if none."""
+        best = self.seq if self.time > time else self.seq + 1
+        for source in self._sources():
+            if isinstance(source, Memtable):
+                count = source.rows_until(self.seq)
+                times = np.frombuffer(source.time[:count], np.int64)
+                at = int(np.searchsorted(times, time, "right"))
+                if at < count:
+                    best = min(best, source.seq[at])
+            elif source.entry.time_min > time:
+                best = min(best, source.entry.seq_min)
+            elif source.entry.time_max > time:
+                late = source.seq.array()[source.time.array() > np.uint64(max(time, 0))]
+                best = min(best, int(late.min()))
+        return best

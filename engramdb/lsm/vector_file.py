@@ -43,7 +43,8 @@ def norms_of(matrix: Matrix) -> npt.NDArray[np.float32]:
     step = max(1, 2**18 // max(1, matrix.shape[1]))  # 2 MiB of float64 at a time: stays in cache
     for start in range(0, len(matrix), step):
         part = matrix[start : start + step].astype(np.float64)
-        norms[start : start + step] = np.sqrt(np.einsum("ij,ij->i", part, part))
+        with np.errstate(over="ignore"):  # infinite is right: an extreme row, see extreme()
+            norms[start : start + step] = np.sqrt(np.einsum("ij,ij->i", part, part))
     return norms
 
 

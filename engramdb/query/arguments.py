@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from engramdb.errors import InvalidInputError
 from engramdb.model.memory_node import MemoryNode
 from engramdb.model.vectors import Vector, check_matrix, check_vector
 from engramdb.query.attribute_filter import AttributeFilter
+
+_FLOAT32: Final = np.dtype(np.float32)  # numpy has one object for it
+_SQUARE_SAFE: Final = 1e38
 
 Where = AttributeFilter | Mapping[str, Any]
 """What `where` takes: a filter, or the same as a mapping: {"importance": {"$gt": 0.7}}."""
@@ -42,6 +45,15 @@ def check_query(vector: object, dimension: int | None, argument: str = "vector")
     if dimension is not None and query.size != dimension:
         raise wrong_dimension(query.size, dimension, argument)
     return query
+
+
+def borrow_query(vector: object, dimension: int | None) -> Vector:
+    """As check_query, but not a copy if it need not be one: for a search that ends at once."""
+    if type(vector) is np.ndarray and vector.dtype is _FLOAT32 and vector.shape == (dimension,):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if vector.dot(vector) <= _SQUARE_SAFE:  # so every number is finite
+                return vector
+    return check_query(vector, dimension)
 
 
 def check_queries(

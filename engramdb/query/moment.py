@@ -40,14 +40,29 @@ def check_name(name: object, argument: str = "name") -> str:
     return name
 
 
-def resolve(engine: StorageEngine, moment: Moment, newest_seq: int, argument: str = "as_of") -> int:
-    """The number of the last commit that is visible at a moment.
+def look_back(
+    engine: StorageEngine,
+    moment: Moment,
+    newest_seq: int,
+    argument: str = "as_of",
+    *,
+    partial: bool = True,
+) -> Snapshot:
+    """The database as of a moment, which is not after commit `newest_seq`.
 
-    A datetime after the last commit means the last commit. Raises InvalidInputError naming
-    `argument` for a commit after `newest_seq`, an unknown tag, or anything else.
+    A datetime means the last commit at or before it. With `partial`, what the retention policy has
+    left of a moment that it did not keep. Raises InvalidInputError naming `argument` for a commit
+    after `newest_seq`, an unknown tag, or anything else; HistoryUnavailableError.
     """
     if isinstance(moment, datetime):
-        return min(engine.seq_at(to_microseconds(moment, argument)), newest_seq)
+        snapshot = engine.at_time(to_microseconds(moment, argument), partial=partial)
+        if snapshot.seq <= newest_seq:
+            return snapshot
+        return engine.at(newest_seq, partial=partial)
+    return engine.at(_seq_of(engine, moment, newest_seq, argument), partial=partial)
+
+
+def _seq_of(engine: StorageEngine, moment: object, newest_seq: int, argument: str) -> int:
     if isinstance(moment, str):
         tag = engine.pins().get(moment)
         if tag is None:
