@@ -30,8 +30,7 @@ from engramdb.lsm.log_format import (
     body_sum,
     header_sum,
 )
-from engramdb.lsm.memtable import Ends
-from engramdb.lsm.records import CLASSES, EDGE
+from engramdb.lsm.records import CLASSES, EDGE, Ends
 from engramdb.lsm.vector_file import Matrix
 
 PIECE_BYTES: Final = 8 * 2**20

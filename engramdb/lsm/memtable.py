@@ -22,6 +22,7 @@ from engramdb.lsm.records import (
     EDGE,
     NEVER,
     Edge,
+    Ends,
     Operation,
     Record,
 )
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 NO_ROW: Final = -1
 _ROW_BYTES: Final = 200  # what a row costs beside its payload and vector: dict, columns, objects
-
-Ends = tuple[bytes, bytes, str, float]  # source, target, type, strength
 
 
 class Memtable:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
-
-if TYPE_CHECKING:
-    from engramdb.lsm.snapshot import Snapshot
 
 MEMORY: Final = 0
 EDGE: Final = 1
@@ -30,6 +27,7 @@ NO_VECTOR: Final = 0  # vector number of a record without one; real ones start a
 NEVER: Final = 2**64 - 1  # superseded-at of a version that is current
 
 Vector = npt.NDArray[np.float32]
+Ends = tuple[bytes, bytes, str, float]  # of an edge: source, target, type, strength
 
 
 class Record(NamedTuple):
@@ -102,13 +100,13 @@ class Batch:
 
     `expect` maps (class, key) to the seq that the newest version must have when the commit is
     sequenced (0: there must be none, a tombstone counts as none); otherwise ConflictError.
-    `guards` are called at that moment with a snapshot of everything sequenced before; if one
+    `guards` are called at that moment with a Snapshot of everything sequenced before; if one
     returns False the commit raises GuardFailed, nothing is written, and the caller builds anew.
     """
 
     operations: dict[tuple[int, bytes], Operation] = field(default_factory=dict)
     expect: dict[tuple[int, bytes], int] = field(default_factory=dict)
-    guards: list[Callable[[Snapshot], bool]] = field(default_factory=list)
+    guards: list[Callable[[Any], bool]] = field(default_factory=list)
 
     def put(
         self, key: bytes, payload: bytes, vector: Vector | None = None, shares: int = NO_VECTOR

@@ -273,7 +273,7 @@ class Replay:
     def _never_used(self, file: File, number: int, size: int) -> bool:
         """Whether a log without a sound header can be one that was never written to: its header is
         synced before the first record is."""
-        if self._visible is not None and self._visible.log >= number:
+        if self._visible is not None and self._visible.log == number:
             return False
         seed = log_format.seed_of(self._database, number)
         data = file.read_at(0, size)

@@ -14,7 +14,6 @@ from engramdb.errors import CorruptionError, EngramError, IncompatibleFormatErro
 from engramdb.lsm import log_format, log_reader
 from engramdb.lsm.log_format import FileHeader, encode_body, record_header, seed_of
 from engramdb.lsm.log_writer import VISIBLE, encode_visible
-from engramdb.lsm.memtable import Ends
 from engramdb.lsm.records import (
     CLASSES,
     EDGE,
@@ -23,6 +22,7 @@ from engramdb.lsm.records import (
     PATCH,
     PUT,
     TOMBSTONE,
+    Ends,
     Operation,
     edge_key,
 )
