@@ -79,6 +79,7 @@ class Database(Timeline):
             read_only=config.read_only,
         )
         self._finalizer = weakref.finalize(self, _close_quietly, self._engine)
+        self._finalizer.atexit = not config.use_memory_storage  # nobody would read it again
 
     # Opening and closing
 

@@ -244,6 +244,35 @@ def test_tags_name_moments_and_keep_them(db: Database) -> None:
     assert db.diff("old days").changed[0].id == node.id
 
 
+def test_a_time_whose_commits_were_dropped_is_not_taken_for_an_earlier_one(db: Database) -> None:
+    """The tag's moment is the last of which anything is left, but it is not the one asked for."""
+    node, stays, late = MemoryNode(), MemoryNode(), MemoryNode()
+    db.save(stays)
+    tagged = believe(db, node, "flat")
+    db.tag("old days")
+    between = believe(db, node, "round")
+    after = believe(db, late, "a disc")
+    believe(db, late, "a ball")
+    gone = believe(db, node, "an ellipsoid")
+    db.set_history(KeepLast(1))
+    db.compact()
+    assert db.as_of(tagged).load(node.id).get_attribute("belief") == "flat"
+    assert db.as_of(gone).load(node.id).get_attribute("belief") == "an ellipsoid"
+    for moment in (between, after, gone - timedelta(microseconds=1)):
+        past = db.as_of(moment)
+        assert past.load(stays.id).id == stays.id
+        for read in (
+            lambda past=past: past.load(node.id),
+            lambda past=past: past.list_all(),
+            lambda moment=moment: db.diff(moment),
+            lambda moment=moment: db.tag("too late", as_of=moment),
+            lambda moment=moment: db.restore(node.id, moment),
+            lambda moment=moment: db.search_similar([1.0], as_of=moment),
+        ):
+            with pytest.raises(HistoryUnavailableError):
+                read()
+
+
 def test_what_was_not_dropped_can_be_loaded_below_the_floor(db: Database) -> None:
     stays, moves = MemoryNode(), MemoryNode()
     believe(db, stays, "for good")

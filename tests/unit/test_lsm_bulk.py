@@ -199,7 +199,8 @@ def test_a_payload_that_is_too_large_is_refused_around_the_log_too(engine: Stora
 def test_a_race_for_the_first_dimension_has_one_winner(engine: StorageEngine) -> None:
     # the other one commits between the check and the commit of this one
     core = core_of(engine)
-    freeze, raced = core.freeze, []
+    freeze = core.freeze
+    raced: list[bool] = []
 
     def freeze_late() -> None:
         if not raced:

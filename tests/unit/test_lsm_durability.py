@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from engramdb.errors import InvalidInputError
-from engramdb.lsm import Options, StorageEngine
+from engramdb.lsm import Batch, Options, StorageEngine
 from engramdb.lsm.environment.simulated import SimulatedDisk
 from tests.unit.lsm_support import columns, core_of, key, open_engine, put, value, vec
 
 
-def started(**options: object) -> tuple[SimulatedDisk, StorageEngine]:
+def started(**options: Any) -> tuple[SimulatedDisk, StorageEngine]:
     """An engine whose log is made: what follows is the cost of a commit."""
     disk = SimulatedDisk()
     engine = open_engine(disk, log_allocate_bytes=2**16, **options)
@@ -117,13 +119,14 @@ def test_a_bulk_load_is_durable_whatever_the_level() -> None:
 @pytest.mark.parametrize("action", ["flush", "compact", "pin", "checkpoint", "purge"])
 def test_what_promises_durability_keeps_it(action: str) -> None:
     disk, engine = started(durability="os")
-    {
+    actions: dict[str, Callable[[], object]] = {
         "flush": engine.flush,
         "compact": engine.compact,
         "pin": lambda: engine.pin("p"),
         "checkpoint": lambda: engine.checkpoint("/copy"),
         "purge": lambda: engine.purge([key(77)]),
-    }[action]()
+    }
+    actions[action]()
     after = disk.crash(())
     with open_engine(after) as again:
         assert again.last_seq == 1 and value(again.latest(), 0) == b"first"
@@ -135,7 +138,7 @@ def test_what_promises_durability_keeps_it(action: str) -> None:
 
 
 def test_a_reader_never_sees_what_a_power_cut_can_take_back() -> None:
-    disk, engine = started()
+    _, engine = started()
     seen = []
     real = core_of(engine).log.sync  # type: ignore[union-attr]
 
@@ -174,9 +177,7 @@ def test_an_option_that_cannot_be_is_named(name: str, bad: object) -> None:
         Options(**{name: bad})  # type: ignore[arg-type]
 
 
-def _batch(i: int):  # type: ignore[no-untyped-def]
-    from engramdb.lsm import Batch
-
+def _batch(i: int) -> Batch:
     batch = Batch()
     batch.put(key(i), b"x", vec(i, i))
     return batch

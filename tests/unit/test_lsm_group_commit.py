@@ -78,36 +78,56 @@ def test_sixteen_threads_lose_nothing(tmp_path: Path) -> None:
         assert contents(again.latest()) == held
 
 
+def in_one_group(engine: StorageEngine, works: list[Callable[[], object]]) -> list[object]:
+    """Run them so that all but the first, which leads a group of its own, are one group."""
+    found: list[object] = [None] * len(works)
+
+    def run(i: int) -> None:
+        try:
+            found[i] = works[i]()
+        except Exception as error:
+            found[i] = error
+
+    queue = engine._committer
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(works))]
+    with core_of(engine).write_lock:  # as while another sync runs
+        threads[0].start()
+        while not queue._leading or queue._queue:
+            pass
+        for i, thread in enumerate(threads[1:], 1):
+            thread.start()
+            while len(queue._queue) < i:
+                pass
+    for thread in threads:
+        thread.join()
+    return found
+
+
 def test_commits_that_arrive_together_share_a_sync(engine: StorageEngine) -> None:
     disk = core_of(engine).environment
     assert isinstance(disk, SimulatedDisk)
     put(engine, 99, b"the log is made")
     before = disk.calls["sync_data"]
-    core = core_of(engine)
-    started = threading.Event()
-
-    def leader() -> None:
-        started.set()
-        put(engine, 0, b"leader")
-
-    with core.write_lock:  # as while another sync runs
-        threads = [threading.Thread(target=leader)]
-        threads[0].start()
-        started.wait()
-        while not engine._committer._leading:
-            pass
-        while engine._committer._queue:
-            pass
-        for i in range(1, 9):
-            thread = threading.Thread(target=put, args=(engine, i, b"follower"))
-            thread.start()
-            threads.append(thread)
-        while len(engine._committer._queue) < 8:
-            pass
-    for thread in threads:
-        thread.join()
-    assert engine.last_seq == 10
+    found = in_one_group(engine, [lambda i=i: put(engine, i, b"x") for i in range(9)])  # type: ignore[misc]
+    assert [commit.seq for commit in found if isinstance(commit, Commit)] == list(range(2, 11))
     assert disk.calls["sync_data"] - before == 2, "one for the leader, one for the eight"
+
+
+def test_expectations_see_what_is_sequenced_but_not_yet_visible(engine: StorageEngine) -> None:
+    # two of one group that expect the same version must not both pass
+    put(engine, 1, b"base")
+
+    def work(i: int) -> Commit:
+        batch = Batch()
+        batch.put(key(1), b"winner%d" % i)
+        batch.expect[MEMORY, key(1)] = 1
+        return engine.commit(batch)
+
+    works: list[Callable[[], object]] = [lambda: put(engine, 50, b"leads")]
+    works += [lambda i=i: work(i) for i in range(1, 6)]  # type: ignore[misc]
+    found = in_one_group(engine, works)
+    assert [type(outcome) for outcome in found] == [Commit, Commit, *[ConflictError] * 4]
+    assert value(engine.latest(), 1) == b"winner1" and engine.last_seq == 3
 
 
 def test_of_many_that_expect_one_version_exactly_one_wins(engine: StorageEngine) -> None:
@@ -220,3 +240,22 @@ def test_an_empty_batch_is_refused(engine: StorageEngine) -> None:
     with pytest.raises(InvalidInputError, match="no operation"):
         engine.commit(Batch())
     assert engine.last_seq == 0
+
+
+def test_of_one_group_with_one_idempotency_key_one_is_done(engine: StorageEngine) -> None:
+    put(engine, 1, b"base")
+
+    def work(i: int) -> Commit:
+        batch = Batch()
+        batch.put(key(1), b"%d" % i)
+        return engine.commit(batch, sync=i == 4, idempotency_key="k")
+
+    works: list[Callable[[], object]] = [lambda: put(engine, 50, b"leads")]
+    works += [lambda i=i: work(i) for i in range(1, 5)]  # type: ignore[misc]
+    found = in_one_group(engine, works)
+    assert len(set(found[1:])) == 1 and engine.last_seq == 3
+    assert value(engine.latest(), 1) == b"1"
+    disk = core_of(engine).environment
+    assert isinstance(disk, SimulatedDisk)
+    with open_engine(disk.crash(())) as again:
+        assert again.last_seq == 3, "one of them wanted it durable"

@@ -37,7 +37,9 @@ except DatabaseLockedError as error:
 """
 
 
-@pytest.mark.parametrize("environment", [MemoryEnvironment(), SimulatedDisk()], ids=repr)
+@pytest.mark.parametrize(
+    "environment", [MemoryEnvironment(), SimulatedDisk()], ids=["memory", "simulated"]
+)
 def test_a_second_writer_in_this_process(environment: Environment) -> None:
     first = open_engine(environment)
     with pytest.raises(DatabaseLockedError, match=str(os.getpid())) as caught:

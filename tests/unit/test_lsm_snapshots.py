@@ -114,8 +114,14 @@ def test_each_past_moment_is_what_it_was(engine: StorageEngine) -> None:
         while len(seen) <= engine.last_seq:
             seen.append(everything(engine.at(len(seen))))
 
-    steps = [fill, lambda e: e.flush(), churn, lambda e: e.flush(), churn, lambda e: e.compact()]
-    for step in steps:
+    for step in (
+        fill,
+        StorageEngine.flush,
+        churn,
+        StorageEngine.flush,
+        churn,
+        StorageEngine.compact,
+    ):
         step(engine)
         look()
     for seq, expected in enumerate(seen):
