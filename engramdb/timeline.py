@@ -80,10 +80,12 @@ class Timeline(Saving):
         if there is no such commit. What was purged stays purged.
         """
         sync = check_sync(sync)
-        if isinstance(n, (Commit, Sequenced)):
-            commit = n.seq
-        elif commit is not None:
+        if commit is not None:
+            if n != 1:
+                raise InvalidInputError("n", "give a number of commits or a commit, not both")
             check_seq(commit, "commit")
+        elif isinstance(n, (Commit, Sequenced)):
+            commit = n.seq
         if commit is None:
             batch = inverse_of_last(self._engine, check_limit(cast(int, n), "n"))
         else:

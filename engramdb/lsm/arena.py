@@ -56,8 +56,7 @@ class Arena:
         row = self.rows
         self.reserve(row + 1)
         self._matrix[row] = vector
-        with np.errstate(over="ignore"):  # such a norm is worked out in float64
-            square = float(np.dot(vector, vector))
+        square = float(np.vdot(vector, vector))  # may overflow: then it is worked out in float64
         if 1e-30 < square < 1e30:
             norm = square**0.5
             self._norms[row] = norm
