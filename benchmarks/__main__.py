@@ -32,19 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.rows:
         scale = replace(scale, rows=options.rows, few_rows=min(scale.few_rows, options.rows))
     bench = Bench(scale, Corpus(directory=options.locomo), options.peers, options.directory)
-    preamble = _preamble(bench, options.quick)
-    print("\n".join(preamble))
-    print("\nwhat a returned insert guarantees:")
-    print(table.guarantees(store.name for store in bench.contestants))
-    lines: list[Line] = []
     try:
-        for name in options.only:
-            bench.say(f"{name} ...")
-            started = time.perf_counter()
-            measured = list(_measure(bench, name))
-            lines += measured
-            print(f"\n{table.text(measured)}", flush=True)
-            bench.say(f"{name}: {time.perf_counter() - started:.0f} s")
+        preamble = _preamble(bench, options.quick)
+        print("\n".join(preamble))
+        print("\nwhat a returned insert guarantees:")
+        print(table.guarantees(store.name for store in bench.contestants))
+        lines = [line for name in options.only for line in _workload(bench, name)]
     finally:
         bench.close()
     preamble.append(f"load average at the end: {host.load_average()}")
@@ -55,13 +48,23 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(isinstance(line, Absence) and line.failed for line in lines))
 
 
+def _workload(bench: Bench, name: str) -> list[Line]:
+    """Run one, and print its block at once."""
+    bench.say(f"{name} ...")
+    started = time.perf_counter()
+    lines = list(_measure(bench, name))
+    print(f"\n{table.text(lines)}", flush=True)
+    bench.say(f"{name}: {time.perf_counter() - started:.0f} s")
+    return lines
+
+
 def _measure(bench: Bench, name: str) -> Iterator[Line]:
     """The lines of one workload; a failure becomes a line, and the others still run."""
     try:
         yield from WORKLOADS[name](bench)
     except Exception as error:
         bench.say(traceback.format_exc())
-        bench.troubles[Engram.name] = f"{type(error).__name__}: {error}".splitlines()[-1][:200]
+        bench.trouble(Engram.name, error)
     for subject, reason in {**bench.absent, **bench.troubles}.items():
         if name != "disk":
             yield Absence(name, subject, reason, failed=subject == Engram.name)

@@ -164,7 +164,12 @@ class Bench:
         try:
             yield
         except Exception as error:
-            self.troubles[name] = f"{type(error).__name__}: {error}".splitlines()[-1][:200]
+            self.trouble(name, error)
+
+    def trouble(self, name: str, error: Exception) -> None:
+        """Note that a contestant failed; where this run writes is nobody's business."""
+        text = f"{type(error).__name__}: {error}".replace(self.directory, "...")
+        self.troubles[name] = text.splitlines()[-1][:200]
 
     def say(self, text: str) -> None:
         """Progress, on standard error."""

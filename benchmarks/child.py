@@ -73,6 +73,7 @@ def open_and_search(name: str, path: str, queries: str) -> dict[str, float]:
         "first_s": answered - opened,
         "total_s": answered - started,
         "warm_s": float(np.median(warm)),
+        "fastest_s": min(warm),
         "anonymous_bytes": after - before,
     }
 
@@ -101,11 +102,12 @@ def reopen(path: str) -> dict[str, float]:
     from benchmarks.stores.engram import Engram
 
     Engram.load_modules()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     store = Engram(path, memtable_bytes=4 * 1024**3)
     opened = time.perf_counter()
-    count = len(store.database)
-    os.write(1, (json.dumps({"open_s": opened - started, "records": count}) + "\n").encode())
+    answer = {"open_s": opened - started, "cpu_s": time.process_time() - worked}
+    answer["records"] = len(store.database)
+    os.write(1, (json.dumps(answer) + "\n").encode())
     os._exit(0)  # the log stays as it is, so that the next process recovers it once more
 
 

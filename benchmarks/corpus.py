@@ -30,8 +30,7 @@ Matrix = npt.NDArray[np.float32]
 SEED: Final = 20_240_501
 DIMENSION: Final = 384
 CENTRES: Final = 300
-BLOCK_ROWS: Final = 10_000
-QUERY_BLOCK: Final = 1 << 40  # far behind every block of memories
+BLOCK_ROWS: Final = 2_000
 
 _MEAN_SHARE: Final = 0.25  # shares of a row's squared length: the common direction,
 _SPREAD_SHARE: Final = 0.30  # what it has to itself; the rest is its cluster's centre

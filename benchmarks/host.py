@@ -107,7 +107,8 @@ def machine() -> str:
                 break
     except OSError:
         pass
+    kernel = ".".join(platform.release().split(".")[:2])
     return (
-        f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, "
+        f"{os.cpu_count()} cores ({model}), {platform.system()} {kernel}, "
         f"Python {platform.python_version()}"
     )

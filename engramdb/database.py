@@ -118,7 +118,12 @@ class Database(Timeline):
         self._engine.check_open()
 
     def close(self) -> None:
-        """Write what is still in memory and let go of the files. Harmless when repeated."""
+        """Write what is still in memory and let go of the files. Harmless when repeated.
+
+        It waits for the calls of other threads. Do not call it from a signal handler: what it
+        would wait for may be the very call that the signal interrupted. Raise there instead, for
+        example SystemExit, and let a `with` block close.
+        """
         self._finalizer.detach()
         self._engine.close()
 

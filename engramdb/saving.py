@@ -13,7 +13,7 @@ from engramdb.lsm.snapshot import Snapshot
 from engramdb.model.identifiers import format_key, format_keys, parse_id
 from engramdb.model.memory_node import MemoryNode
 from engramdb.model.relationship import check_relationship_type, check_strength
-from engramdb.query.arguments import check_node, check_seq, check_sync
+from engramdb.query.arguments import check_node, check_nodes, check_seq, check_sync
 from engramdb.reading import Reading
 from engramdb.writing import (
     connect,
@@ -80,7 +80,7 @@ class Saving(Reading):
         what of it is wrong; then nothing is written.
         """
         check_sync(sync)
-        engine, batch, listed = self._engine, Batch(), list(nodes)
+        engine, batch, listed = self._engine, Batch(), check_nodes(nodes)
         put_nodes(batch, listed, reason, engine, engine.dimension, engine.latest)
         if not listed:
             engine.check_open()

@@ -20,7 +20,7 @@ from engramdb.model.memory_node import LayersLoader, MemoryNode
 from engramdb.model.moments import now_us
 from engramdb.model.relationship import check_relationship_type, check_strength
 from engramdb.overlay import UNSAVED, Overlay
-from engramdb.query.arguments import check_node, check_seq
+from engramdb.query.arguments import check_node, check_nodes, check_seq
 from engramdb.query.source import Source
 from engramdb.reading import Reading
 from engramdb.writing import (
@@ -29,6 +29,7 @@ from engramdb.writing import (
     disconnect,
     edges_between,
     keeps_ends,
+    put_node,
     put_nodes,
 )
 
@@ -85,8 +86,10 @@ class Transaction(Reading):
         of another commit (0: there is none). Raises InvalidInputError. Returns the id.
         """
         node = check_node(node)
+        overlay, snapshot = self._writable()
+        batch, dimension = Batch(), self._dimension
+        put_node(batch, node, reason, self._engine, dimension, lambda: snapshot)
         if expected_seq is not None:
-            overlay, snapshot = self._writable()
             check_seq(expected_seq, "expected_seq")
             newest = snapshot.newest_seq(MEMORY, node._key)
             if newest != expected_seq:
@@ -95,7 +98,11 @@ class Transaction(Reading):
                     f"not of {expected_seq}; load it again"
                 )
             overlay.expect[MEMORY, node._key] = newest
-        return self.save_many([node], reason=reason)[0]
+        overlay.operations.update(batch.operations)
+        if dimension is None and node._embeddings is not None:
+            self._own_dimension = node._embeddings.size
+        self._saved.append(node)
+        return node.id
 
     def save_many(self, nodes: Iterable[MemoryNode], *, reason: str | None = None) -> list[str]:
         """Save memories when the transaction ends. One bad node, and none of them is.
@@ -103,7 +110,7 @@ class Transaction(Reading):
         Raises InvalidInputError naming it. Returns the ids.
         """
         overlay, snapshot = self._writable()
-        batch, listed = Batch(), list(nodes)
+        batch, listed = Batch(), check_nodes(nodes)
         self._own_dimension = put_nodes(
             batch, listed, reason, self._engine, self._dimension, lambda: snapshot
         )

@@ -87,7 +87,12 @@ def check_columns(batch: ColumnBatch, dimension: int | None) -> Rows:
 
 def ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
     """Commit a checked batch, synced."""
-    core.check_writable()
+    with core.bulk_lock:
+        core.check_may_begin()
+        return _ingest(core, batch, order)
+
+
+def _ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
     count = len(order)
     is_sorted = bool((order == np.arange(count)).all())
     high, low = split(batch.keys if is_sorted else batch.keys[order])

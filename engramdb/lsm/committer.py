@@ -100,7 +100,7 @@ class Committer:
                 request.turn.acquire()
             except BaseException:
                 # interrupted: the lead may still be handed to this request, and must go on
-                request.turn.acquire()
+                _wait(request.turn)
                 if request.leads:
                     self._lead(request)
                 raise
@@ -125,6 +125,11 @@ class Committer:
                 else:
                     successor.leads = True
             for request in group:
+                if request.commit is None and request.error is None:  # this thread is interrupted
+                    request.error = WriteStallError(
+                        "the thread that was to write it was interrupted; nothing was written, "
+                        "write again"
+                    )
                 if request is not mine:
                     request.turn.release()
             if successor is not None:
@@ -257,6 +262,16 @@ class Committer:
         active.append(operation, seq, time, number)
         if before != NO_VECTOR and before != number:
             kill_vector(version, before, seq)
+
+
+def _wait(turn: threading.Lock) -> None:
+    """However often this thread is interrupted: others depend on it."""
+    while True:
+        try:
+            turn.acquire()
+        except BaseException:
+            continue
+        return
 
 
 def _committed(snapshot: Snapshot, key: bytes) -> Commit | None:

@@ -59,6 +59,7 @@ def compact_once(core: Core) -> bool:
 def compact_all(core: Core) -> None:
     """One run, the policy applied to all of it, and no vectors kept that nobody refers to."""
     with core.compaction_lock:
+        core.check_may_begin()
         segments = core.state.version.segments
         keeps_all = isinstance(core.manifest.policy(), KeepAll)
         if len(segments) > 1 or (segments and not keeps_all):

@@ -1,6 +1,7 @@
 """What the parts of an open engine share: where it is, what it consists of, who may touch it when.
 
 Locks, in the order in which they are taken:
+    bulk_lock         one bulk load at a time, from its first file on
     compaction_lock   one merge (or purge) at a time
     flush_lock        one flush at a time
     manifest_lock     one publisher of a manifest at a time
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -31,6 +32,7 @@ from engramdb.lsm.vector_file import VectorFile
 from engramdb.lsm.version import State, Version
 
 DIRECTORIES = ("wal", "seg", "vec", "tmp")
+_KINDS: Final = ("wal", "seg", "mark", "vec")
 
 
 class Core:
@@ -66,11 +68,13 @@ class Core:
         self.last_time = state.time
         self.log: LogWriter | None = None
         self.poison: BaseException | None = None
+        self.closing = False  # no long work on files is begun any more
         self.closed = ""  # why, if it is
         self.stalled_seconds = 0.0
         self.reader_name = ""  # of our file in readers/
         self.truncated_bytes = 0  # of a torn log tail, when this was opened
         self.wake: Callable[[], None] = _nothing  # tells maintenance that there may be work
+        self.bulk_lock = threading.Lock()
         self.compaction_lock = threading.Lock()
         self.flush_lock = threading.Lock()
         self.manifest_lock = threading.Lock()
@@ -95,6 +99,13 @@ class Core:
         """Raises ClosedError."""
         if self.closed:
             raise ClosedError(f"this database cannot be used: {self.closed}; open it again")
+
+    def check_may_begin(self) -> None:
+        """Before long work on files, for which close() would have to wait. Raises as
+        check_writable() does."""
+        self.check_writable()
+        if self.closing:
+            raise ClosedError("this database cannot be used: it is being closed; open it again")
 
     def check_writable(self) -> None:
         """Raises ClosedError, ReadOnlyError or StoragePoisonedError."""
@@ -348,11 +359,11 @@ class Core:
         try:
             for name in ("seg", "vec"):
                 for entry in environment.list(f"{directory}/{name}"):
-                    if f"{name}/{entry}" not in live:
+                    if f"{name}/{entry}" not in live and number_of(entry):
                         environment.unlink(f"{directory}/{name}/{entry}")
                         self.cache.drop(number_of(entry))
             for entry in environment.list(f"{directory}/wal"):
-                if number_of(entry) < self.manifest.log_floor:
+                if 0 < number_of(entry) < self.manifest.log_floor:
                     environment.unlink(f"{directory}/wal/{entry}")
         except OSError as error:
             raise self.fail(error) from error
@@ -368,9 +379,12 @@ def file_path(directory: str, kind: str, number: int) -> str:
 
 
 def number_of(name: str) -> int:
-    """The file number in a file name; 0 if it is none of ours."""
-    stem = name.partition(".")[0]
-    return int(stem) if stem.isdigit() else 0
+    """The file number in a file name; 0 if it is none of ours, but an editor's or a drive's."""
+    stem, _, kind = name.partition(".")
+    if kind not in _KINDS or not (stem.isascii() and stem.isdigit()):
+        return 0
+    number = int(stem)
+    return number if stem == f"{number:06d}" else 0
 
 
 def live_names(manifest: Manifest) -> set[str]:

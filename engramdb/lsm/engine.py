@@ -3,8 +3,9 @@ it."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -166,14 +167,15 @@ class StorageEngine:
 
         Raises HistoryUnavailableError if some of them may have been dropped.
         """
-        if since_seq < self._core.state.floor and self._core.state.floor:
+        self._core.check_open()
+        state = self._core.state  # once: the floor and the files have to be of one moment
+        if since_seq < state.floor:
             raise HistoryUnavailableError(
-                f"commits up to {self._core.state.floor} are not complete any more: the retention "
+                f"commits up to {state.floor} are not complete any more: the retention "
                 "policy dropped versions of them"
             )
-        latest = self.latest()
-        until = latest.seq if until_seq is None else min(until_seq, latest.seq)
-        return Snapshot(latest.version, until).changes(since_seq)
+        until = state.seq if until_seq is None else min(until_seq, state.seq)
+        return Snapshot(state.version, until).changes(min(since_seq, until))
 
     # Pins and policy
 
@@ -309,11 +311,17 @@ class StorageEngine:
     def close(self) -> None:
         """Flush, stop the threads, let go of the lock. Harmless when repeated.
 
-        After a failed write nothing more is written: what was acknowledged is in the log.
+        Waits for what other threads are doing with the files. After a failed write nothing more is
+        written: what was acknowledged is in the log.
         """
         core = self._core
         if core.closed:
             return
+        if self._maintenance.is_mine():
+            # the collector has run in a thread of ours, which cannot wait for itself
+            threading.Thread(target=_close_quietly, args=(self,), name="engramdb_close").start()
+            return
+        core.closing = True
         try:
             if not core.read_only and core.poison is None:
                 self._maintenance.stop()
@@ -322,7 +330,9 @@ class StorageEngine:
                 while flush_oldest(core):
                     pass
         finally:
-            core.close("it was closed")
+            # whoever is writing files must not go on in a directory that others may have then
+            with core.bulk_lock, core.compaction_lock, core.flush_lock, core.manifest_lock:
+                core.close("it was closed")
             self._maintenance.stop()
 
     def __enter__(self) -> StorageEngine:
@@ -335,6 +345,11 @@ class StorageEngine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _close_quietly(engine: StorageEngine) -> None:
+    with suppress(EngramError):
+        engine.close()
 
 
 @contextmanager

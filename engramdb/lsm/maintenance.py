@@ -58,6 +58,10 @@ class Maintenance:
                 self._threads.append(thread)
                 thread.start()
 
+    def is_mine(self) -> bool:
+        """Whether this is one of the threads."""
+        return threading.current_thread() in self._threads
+
     def stop(self) -> None:
         """Let the threads end what they are doing, and wait for them."""
         with self._start_lock:

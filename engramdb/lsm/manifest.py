@@ -130,7 +130,7 @@ def numbers_in(names: list[str]) -> list[int]:
     return sorted(
         int(name[len(_PREFIX) :])
         for name in names
-        if name.startswith(_PREFIX) and name[len(_PREFIX) :].isdigit()
+        if name.startswith(_PREFIX) and name.isascii() and name[len(_PREFIX) :].isdigit()
     )
 
 

@@ -61,9 +61,10 @@ class Marks:
     def count_until(self, seq: int) -> int:
         """How many marks have a seq that is not above this one."""
         seqs = self.seqs
-        if not seqs or seqs[-1] <= seq:
-            return len(seqs)
-        return bisect_right(seqs, seq)
+        count = len(seqs)  # once: a mark of a later commit may be added at any moment
+        if not count or seqs[count - 1] <= seq:
+            return count
+        return bisect_right(seqs, seq, 0, count)
 
     def rows_until(self, seq: int) -> Rows:
         """The rows marked up to this seq. The array is shared: do not write to it."""

@@ -159,7 +159,8 @@ def _remove_leftovers(environment: Environment, directory: str, manifest: Manife
     """What a writer that died had begun and not published. Logs are recovery's business."""
     live = live_names(manifest)
     for name in environment.list(f"{directory}/tmp"):
-        environment.unlink(f"{directory}/tmp/{name}")
+        if number_of(name) or manifests.numbers_in([name]):
+            environment.unlink(f"{directory}/tmp/{name}")
     for kind in ("seg", "vec"):
         for name in environment.list(f"{directory}/{kind}"):
             if f"{kind}/{name}" not in live and number_of(name):

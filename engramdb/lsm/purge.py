@@ -93,6 +93,7 @@ def purge(core: Core, keys: list[bytes]) -> PurgeReport:
     """
     core.check_writable()
     with core.compaction_lock, core.flush_lock, core.manifest_lock, core.write_lock:
+        core.check_writable()  # it may have been closed meanwhile
         try:
             core.freeze()
             while frozen := core.state.version.frozen:
@@ -207,6 +208,8 @@ def reader_processes(core: Core) -> tuple[int, ...]:
         return ()
     found = []
     for name in environment.list(directory):
+        if not name.isascii() or not name.partition("-")[0].isdigit():
+            continue  # none of ours
         path = f"{directory}/{name}"
         if environment.lock_is_held(path):
             found.append(int(name.split("-")[0]))

@@ -96,7 +96,8 @@ def read_marks(environment: Environment, directory: str, entry: FileEntry) -> Ma
 
 def logs_of(environment: Environment, directory: str, manifest: Manifest) -> list[int]:
     """The numbers of the logs that the manifest does not cover, ascending."""
-    numbers = sorted(number_of(name) for name in environment.list(f"{directory}/wal"))
+    names = environment.list(f"{directory}/wal")
+    numbers = sorted(number_of(name) for name in names if name.endswith(".wal"))
     return [number for number in numbers if number >= manifest.log_floor and number > 0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -92,6 +92,13 @@ def check_node(node: object, argument: str = "node") -> MemoryNode:
     if isinstance(node, MemoryNode):
         return node
     raise InvalidInputError(argument, f"expected a MemoryNode, got {type(node).__name__}")
+
+
+def check_nodes(nodes: object) -> list[MemoryNode]:
+    """A list of what is in it, each of which is still to be checked."""
+    if isinstance(nodes, Iterable):
+        return list(nodes)
+    raise InvalidInputError("nodes", f"expected MemoryNodes, got {type(nodes).__name__}")
 
 
 def check_flag(value: object, argument: str) -> bool:

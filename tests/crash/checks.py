@@ -10,8 +10,8 @@ from xxhash import xxh3_128_hexdigest
 from engramdb.errors import HistoryUnavailableError
 from engramdb.lsm import Batch, Edge, Options, Record, Snapshot, StorageEngine
 from engramdb.lsm.environment.crash import CrashState
-from engramdb.lsm.environment.simulated import SimulatedDisk
-from engramdb.lsm.manifest import encode_policy
+from engramdb.lsm.environment.simulated import SimulatedDisk, reboot
+from engramdb.lsm.manifest import encode_policy, numbers_in
 from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE
 from tests.crash.driver import PATH, SMALL, key, vector
 from tests.crash.oracle import (
@@ -25,6 +25,7 @@ from tests.crash.oracle import (
 )
 from tests.crash.oracle import Write as Issued
 
+READERS_SHARE = 6  # one outcome in so many is looked at by a reader first
 _oracles: dict[tuple[object, ...], Oracle] = {}
 
 
@@ -46,14 +47,18 @@ class Check:
     def __init__(self, options: Options = SMALL) -> None:
         self.options = options
         self.read_in_full = 0
+        self._calls = 0
         self._known: set[tuple[object, ...]] = set()
 
     def __call__(
         self, disk: SimulatedDisk, issued: list[object], acknowledged: list[object]
     ) -> None:
         world = World.of(issued, acknowledged)
+        self._calls += 1
+        readers_seq = None if self._calls % READERS_SHARE else self._read_only(disk)
         engine = StorageEngine.open(PATH, self.options, environment=disk)
         oracle, settings = match(engine, world)
+        assert readers_seq in (None, engine.last_seq), f"a reader saw {readers_seq} commits"
         disk.issue(Recovered(engine.last_seq, settings))
         check_now(engine, oracle)
         state = CrashState(disk.trace, len(disk.trace.events))
@@ -64,9 +69,25 @@ class Check:
             self.read_in_full += 1
             check_database(engine, oracle)
             self._recover_again(disk.crash([]), oracle)
+            self._check_copies(disk.crash([]), world)
             self._go_on(disk, engine, world, oracle, settings)
         else:
             engine._core.close("the check is over")
+
+    def _read_only(self, disk: SimulatedDisk) -> int | None:
+        """What one who may not write sees of the same outcome."""
+        same = reboot(disk.trace, disk.trace.base)
+        if not same.exists(PATH) or not numbers_in(same.list(PATH)):
+            return None
+        with StorageEngine.open(PATH, self.options, environment=same, read_only=True) as engine:
+            dump(engine)
+            return engine.last_seq
+
+    def _check_copies(self, disk: SimulatedDisk, world: World) -> None:
+        for copy, commits, settings in world.copies:
+            engine = StorageEngine.open(copy.path, self.options, environment=disk, create=False)
+            check_database(engine, oracle_of(commits, settings))
+            engine.close()
 
     def _recover_again(self, disk: SimulatedDisk, oracle: Oracle) -> None:
         """The power goes at once after the recovery."""
@@ -310,11 +331,9 @@ def check_histories(engine: StorageEngine, oracle: Oracle) -> None:
 def check_changes(engine: StorageEngine, oracle: Oracle, floor: int) -> None:
     """Who changed what, in which order, and when."""
     changes = engine.changes(floor)
-    found = {
-        (change.seq, *operation) for change in changes for operation in change.operations
-    }
+    found = {(change.seq, *operation) for change in changes for operation in change.operations}
     wanted = set()
-    for (record_class, key_), versions in oracle.versions.items():
+    for record_class, key_ in oracle.versions:
         for version in oracle.history((record_class, key_), oracle.last_seq):
             if version.seq > floor:
                 wanted.add((version.seq, record_class, key_, version.write.payload is None))
@@ -347,4 +366,4 @@ def dump(engine: StorageEngine) -> str:
             parts.append(snapshot.history(MEMORY, key_))
         parts.append([snapshot.edges_from(key_) for key_ in sorted(memories)])
     parts.append(engine.changes(floor))
-    return xxh3_128_hexdigest(repr(parts))
+    return xxh3_128_hexdigest(repr(parts).encode())

@@ -1,4 +1,4 @@
-"""Drives an engine on a simulated disk and marks there what it asks for and what it was promised."""
+"""Drives an engine on a simulated disk; marks there what it asks for and what it is promised."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from engramdb.lsm.records import EDGE, MEMORY, edge_key
 from engramdb.lsm.retention import History
 from tests.crash.oracle import (
     Commit,
+    Copied,
     Pin,
     Promise,
     Purge,
@@ -147,6 +148,20 @@ class Driver:
         self._set(step, lambda: self.engine.purge(keys))
         self.promise()
 
+    def fork(self, path: str) -> None:
+        """Make a database of its own of it."""
+        self.engine.fork(path)
+        self._copied(path)
+
+    def checkpoint(self, path: str) -> None:
+        """Make a copy."""
+        self.engine.checkpoint(path)
+        self._copied(path)
+
+    def _copied(self, path: str) -> None:
+        self.promise()
+        self.disk.acknowledge(Copied(path, self.commits, self.settings))
+
     def flush(self) -> None:
         """Write everything to files."""
         self.engine.flush()
@@ -163,9 +178,12 @@ class Driver:
         self.promise()
 
     def close(self) -> None:
-        """Close the engine."""
+        """Close the engine; after a failure that promises nothing."""
+        core = self.engine._core
+        was_sound = core.poison is None and not core.closed
         self.engine.close()
-        self.promise()
+        if was_sound:
+            self.promise()
 
     def reopen(self, **changes: object) -> None:
         """Close it and open it again, maybe with other options."""

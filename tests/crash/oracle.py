@@ -75,6 +75,14 @@ class Promise(NamedTuple):
     settings: int
 
 
+class Copied(NamedTuple):
+    """A fork or a checkpoint of so many commits and settings is durable."""
+
+    path: str
+    commits: int
+    settings: int
+
+
 Setting = Pin | Unpin | SetHistory | Purge
 Step = Commit | Setting | Recovered
 
@@ -95,6 +103,9 @@ class World:
     settings: list[Setting] = field(default_factory=list)
     must_commits: int = 0
     must_settings: int = 0
+    copies: list[tuple[Copied, tuple[Commit, ...], tuple[Setting, ...]]] = field(
+        default_factory=list
+    )
 
     @classmethod
     def of(cls, issued: Iterable[object], acknowledged: Iterable[object]) -> World:
@@ -111,6 +122,10 @@ class World:
             elif isinstance(step, Pin | Unpin | SetHistory | Purge):
                 world.settings.append(step)
         for promise in acknowledged:
+            if isinstance(promise, Copied):
+                commits = tuple(world.commits[: promise.commits])
+                settings = tuple(world.settings[: promise.settings])
+                world.copies.append((promise, commits, settings))
             if isinstance(promise, Promise):
                 world.must_commits = max(world.must_commits, promise.commits)
                 world.must_settings = max(world.must_settings, promise.settings)

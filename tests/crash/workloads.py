@@ -165,6 +165,21 @@ def flushes(disk: SimulatedDisk) -> None:
 
 
 @workload
+def mixed_flushes(disk: SimulatedDisk) -> None:
+    """Manifests are published while the log supersedes what lies in files."""
+    driver = Driver(disk)
+    driver.commit(put(1, b"one", 1), put(2, b"two", 2), connect(1, 2))
+    driver.flush()
+    driver.commit(put(1, b"unsynced", 3), disconnect(1, 2), sync=False)
+    driver.set_history(KeepLast(9))
+    driver.commit(delete(2), sync=False)
+    driver.set_history(KeepAll())
+    driver.unpin("none")
+    driver.commit(put(2, b"synced", 5))
+    driver.compact()
+
+
+@workload
 def rotation(disk: SimulatedDisk) -> None:
     driver = Driver(disk, TINY)
     for i in range(7):
@@ -298,11 +313,9 @@ def purges(disk: SimulatedDisk) -> None:
 def forks(disk: SimulatedDisk) -> None:
     driver = Driver(disk)
     driver.commit(put(1, b"one", 1), sync=False)
-    driver.engine.fork("/fork")
-    driver.promise()
+    driver.fork("/fork")
     driver.commit(put(1, b"two", 2), put(2, b"b", 2))
-    driver.engine.checkpoint("/checkpoint")
-    driver.promise()
+    driver.checkpoint("/checkpoint")
     driver.commit(put(1, b"three", 1))
     driver.compact()
 
@@ -356,9 +369,7 @@ def idempotency_keys(disk: SimulatedDisk) -> None:
 def _random(seed: int) -> Run:
     def run(disk: SimulatedDisk, acknowledge: object) -> None:
         rng = random.Random(seed)
-        options = replace(
-            rng.choice([SMALL, TINY, ALLOCATED, BULK]), fan_in=rng.choice([2, 3, 4])
-        )
+        options = replace(rng.choice([SMALL, TINY, ALLOCATED, BULK]), fan_in=rng.choice([2, 3, 4]))
         driver = Driver(disk, options)
         acts: list[Callable[[], None]] = [
             driver.flush,
@@ -370,7 +381,9 @@ def _random(seed: int) -> Run:
             lambda: driver.unpin(rng.choice("ab")),
             lambda: driver.set_history(rng.choice([KeepAll(), KeepLast(1), KeepLast(2)])),
             lambda: driver.purge(rng.randrange(4)),
-            lambda: driver.bulk(*(put(i, b"bulk", rng.randrange(3)) for i in rng.sample(range(6), 3))),
+            lambda: driver.bulk(
+                *(put(i, b"bulk", rng.randrange(3)) for i in rng.sample(range(6), 3))
+            ),
         ]
         for _ in range(14):
             if rng.random() < 0.35:

@@ -64,6 +64,7 @@ class FileRules(Machine):
         note(f"recovered commit {recovered} of {self.oracle.seq}")
         assert self.durable_seq <= recovered <= self.oracle.seq
         self.oracle.crash(recovered)
+        self.times = [each for each in self.times if each[1] <= recovered]
         self.durable_seq = recovered
 
     @precondition(lambda self: self.forks < 3)

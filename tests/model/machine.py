@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 import engramdb
 from engramdb.lsm.environment.simulated import SimulatedDisk
-from tests.model.checks import assert_same_state, memory_of
+from tests.model.checks import assert_same_state, edge_of, ends_of, memory_of
 from tests.model.oracle import Name, Oracle, State
 
 PATH = "/database"
@@ -49,6 +51,7 @@ class Machine(RuleBasedStateMachine):
         self.lossy = False  # a policy other than KeepAll was in force: old moments may be gone
         self.held: list[tuple[engramdb.Past, Oracle]] = []
         self.forks = 0
+        self.times: list[tuple[datetime, int]] = []  # of all commits, ascending
         self.background = False
 
     @initialize(
@@ -56,7 +59,7 @@ class Machine(RuleBasedStateMachine):
         memtable_bytes=st.sampled_from([1024, 4096, 2**20]),
         background=st.booleans(),
         policy=policies,
-        first=st.lists(contents, max_size=8),
+        first=st.lists(contents, min_size=2, max_size=8),
     )
     def begin(
         self, seed: int, memtable_bytes: int, background: bool, policy: Any, first: Any
@@ -77,6 +80,11 @@ class Machine(RuleBasedStateMachine):
             node = engramdb.MemoryNode(vector, attributes=attributes)
             self.db.save(node)
             self.committed({("memory", node.id): memory_of(node)})
+        ids = self.db.list_all()
+        for source, target in itertools.pairwise(ids):
+            self.db.connect(source, target)
+            (made,) = self.db.get_connections(source)
+            self.committed({("edge", ends_of(made)): edge_of(made)})
 
     def open(self) -> None:
         config = engramdb.DatabaseConfig(storage_dir=self.path, **self.config)
@@ -91,18 +99,28 @@ class Machine(RuleBasedStateMachine):
     def committed(self, changes: dict[Name, State], sync: bool | None = None) -> None:
         """The database has just committed this."""
         self.oracle.commit(self.db.last_seq, changes)
+        self.times.append((self.db.as_of(self.oracle.seq).timestamp, self.oracle.seq))
         if sync is not False:
             self.durable_seq = self.oracle.seq
 
     def known(self, data: st.DataObject) -> str:
-        """An id: mostly one that was saved once."""
-        ids = sorted(name[1] for name in self.oracle.versions if name[0] == "memory")
-        if not ids or data.draw(st.integers(0, 9)) == 0:
-            return str(uuid.UUID(int=data.draw(st.integers(0, 3))))
-        return data.draw(st.sampled_from(ids))
+        """An id: mostly of a memory that is there, or was; sometimes of none that ever was."""
+        ever = sorted(name[1] for name in self.oracle.versions if name[0] == "memory")
+        there = sorted(self.oracle.memories())
+        which = data.draw(st.integers(0, 9))
+        if there and which > 2:
+            return data.draw(st.sampled_from(there))
+        if ever and which:
+            return data.draw(st.sampled_from(ever))
+        return str(uuid.UUID(int=data.draw(st.integers(0, 3))))
 
     def moment(self, data: st.DataObject) -> int:
-        return data.draw(st.integers(0, self.oracle.seq))
+        """The number of a commit; if there are tags, often one beside a tag."""
+        last = self.oracle.seq
+        near = sorted({min(seq + 1, last) for seq in self.oracle.tags.values()})
+        if near and data.draw(st.booleans()):
+            return data.draw(st.sampled_from(near))
+        return data.draw(st.integers(0, last))
 
     @contextmanager
     def maybe_dropped(self, *seqs: int, commits: bool = False) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
@@ -46,6 +48,22 @@ class ReadRules(Machine):
                 None if node is None else memory_of(node),
                 self.oracle.get(("memory", memory_id), seq),
             )
+
+    @rule(data=st.data(), later_us=st.integers(-1, 1))
+    def everything_as_of_a_time(self, data: st.DataObject, later_us: int) -> None:
+        wanted = self.moment(data)
+        times = [time for time, seq in self.times if seq <= wanted]
+        if not times:
+            return
+        moment = times[-1] + timedelta(microseconds=later_us)
+        seq = max((seq for time, seq in self.times if time <= moment), default=0)
+        memory_id = self.known(data)
+        state = self.oracle.get(("memory", memory_id), seq)
+        with self.maybe_dropped(seq, commits=True), self.db.as_of(moment) as past:
+            node = past.get(memory_id)
+            assert same(None if node is None else memory_of(node), state)
+        with self.maybe_dropped(seq, commits=True), self.db.as_of(moment) as past:
+            assert_same_state(past, self.oracle, seq)
 
     @rule(data=st.data())
     def everything_as_of(self, data: st.DataObject) -> None:
@@ -132,4 +150,4 @@ class ReadRules(Machine):
 
     @rule()
     def verify(self) -> None:
-        self.db.verify()
+        assert self.db.verify().ok

@@ -31,7 +31,7 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_the_database_answers_as_a_dict_of_versions() -> None:
-    run(examples=60, steps=40)
+    run(examples=150, steps=50)
 
 
 @pytest.mark.stress

@@ -150,6 +150,7 @@ BAD: dict[str, tuple[str, Callable[[Database, str], Any]]] = {
     "undo 0": ("n", lambda db, i: db.undo(0)),
     "undo too many": ("n", lambda db, i: db.undo(1000)),
     "undo commit": ("commit", lambda db, i: db.undo(commit=1000)),
+    "undo both": ("n", lambda db, i: db.undo(2, commit=1)),
     "tag": ("name", lambda db, i: db.tag("")),
     "tag long": ("name", lambda db, i: db.tag("x" * 257)),
     "changes": ("since_seq", lambda db, i: db.changes(-1)),

@@ -367,6 +367,6 @@ def test_stats_and_verify(db: Database) -> None:
     db.flush()
     stats = db.stats()
     assert stats["memories"] == 2 and stats["connections"] == 1
-    db.verify()
+    assert db.verify().ok
     db.compact()
-    db.verify()
+    assert db.verify().ok

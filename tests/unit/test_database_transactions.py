@@ -226,6 +226,20 @@ def test_saved_nodes_know_their_version_afterwards(db: Database) -> None:
     assert [layer.seq for layer in loaded.temporal_layers()] == [1]
 
 
+def test_bad_input_names_its_argument(db: Database) -> None:
+    db.save(named("a", 1.0, 0.0))
+    with db.transaction() as tx:
+        with pytest.raises(ValueError, match=r"^embeddings: "):
+            tx.save(named("b", 1.0))
+        with pytest.raises(ValueError, match=r"^nodes\[1\]\.embeddings: "):
+            tx.save_many([named("b", 1.0, 0.0), named("c", 1.0)])
+        with pytest.raises(ValueError, match=r"^node: "):
+            tx.save("b")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"^memory_id: "):
+            tx.delete("b")
+    assert db.last_seq == 1
+
+
 def test_what_is_saved_is_what_the_node_held_then(db: Database) -> None:
     node = named("then", 1.0)
     with db.transaction() as tx:

@@ -153,12 +153,12 @@ class PosixLock(Lock):
 # The locks of this process by (st_dev, st_ino), with their content. The system would refuse the
 # second one too, except where it builds flock from record locks (NFS).
 _held: dict[tuple[int, int], bytes] = {}
-_held_guard = threading.Lock()
+_held_guard = threading.RLock()  # reentrant: the collector may close a dropped database anywhere
 
 
 def _forget_locks_of_parent() -> None:
     global _held_guard
-    _held_guard = threading.Lock()  # another thread may have had it when the process forked
+    _held_guard = threading.RLock()  # another thread may have had it when the process forked
     _held.clear()
 
 
@@ -235,7 +235,7 @@ class PosixEnvironment(Environment):
             # asked before opening: where flock is a record lock, closing would lose ours
             key = _identity(path)
             if key in _held:
-                raise LockHeld(_held[key])
+                raise LockHeld(_held.get(key, b""))
             while True:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, _PERMISSIONS)
                 try:
