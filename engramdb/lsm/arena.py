@@ -134,7 +134,7 @@ class Arena:
         if dense is not None and dense.seq <= seq:
             scanned = dense.rows + whole.rows - dense.until
             if scanned <= max(2 * alive, _DENSE_ROWS_MIN):
-                rest = ArenaRun(self, whole.rows, dense.until)
+                rest = ArenaRun(self, whole.rows, dense.until, seq=dense.seq)
                 return [dense, rest] if rest.rows else [dense]
         if whole.rows <= max(2 * alive, _DENSE_ROWS_MIN):
             return [whole]
@@ -195,16 +195,18 @@ class ArenaRun:
 
     def hidden(self, seq: int) -> Rows | None:
         """The rows not visible at a seq that is not below that of the run; None if all are."""
-        dead = self._arena.marks.rows_until(seq)
+        marks = self._arena.marks
+        dead = marks.rows_until(seq)
+        if self.seq:
+            # a copy left out what was dead then, and rows behind a copy are younger than it
+            dead = dead[marks.count_until(self.seq) :]
         if not len(dead):
             return None
+        dead = dead[(dead >= self._start) & (dead < self.until)]
         if self._positions is not None:
-            dead = self._positions[dead[dead < self.until]]
-            dead = dead[dead >= 0]
+            dead = self._positions[dead]
         elif self._start:
-            dead = dead[(dead >= self._start) & (dead < self.until)] - self._start
-        else:
-            dead = dead[dead < self.until]
+            dead = dead - self._start
         return dead if len(dead) else None
 
     def keys(self, rows: Rows) -> list[bytes]:

@@ -316,7 +316,10 @@ class Core:
                 self.environment.sync_directory(f"{self.directory}/{name}")
             with self._number_lock:
                 next_file = self._next_file
-            spaces = [] if self.space is None else [manifests.Space("", self.space)]
+            # not from what commits said that may yet be lost: from what the files hold
+            spaces = self.manifest.spaces
+            if not spaces and vectors:
+                spaces = [manifests.Space("", vectors[0].dimension)]
             manifest = msgspec.structs.replace(
                 self.manifest,
                 number=self.manifest.number + 1,

@@ -11,6 +11,7 @@ from engramdb.lsm import log_format
 from engramdb.lsm.environment import Environment, File
 
 ALLOCATE_BYTES_MAX: Final = 4 * 2**20
+LARGE_BYTES: Final = 2**16
 
 VISIBLE: Final = struct.Struct("<8sQQQQQQQ")
 """The file VISIBLE, 64 bytes: magic, log number, synced bytes of it, visible bytes of it, visible
@@ -59,7 +60,7 @@ class LogWriter:
     def append(self, data: bytes) -> None:
         """Write whole records at the end. Not durable until synced."""
         end = self.size + len(data)
-        if end > self._allocated and self._allocate_bytes:
+        if self._allocated < end and len(data) < LARGE_BYTES and self._allocate_bytes:
             # zeros first, and synced: overwriting them later needs no change of the file's metadata
             grow = min(max(self._allocated, self._allocate_bytes), ALLOCATE_BYTES_MAX)
             target = max(self._allocated + grow, end)
@@ -69,7 +70,9 @@ class LogWriter:
             self._file.write_at(self.size, data)
             self._file.sync()
         else:
+            # a large write gains less from zeros than writing them costs
             self._file.write_at(self.size, data)
+            self._allocated = max(self._allocated, end)
         self.size = end
 
     def sync(self) -> None:

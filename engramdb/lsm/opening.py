@@ -102,7 +102,8 @@ def _open_to_write(
     environment: Environment, directory: str, options: Options, manifest: Manifest, lock: Lock
 ) -> Core:
     for name in DIRECTORIES:
-        environment.make_directory(f"{directory}/{name}")
+        if not environment.exists(f"{directory}/{name}"):
+            environment.make_directory(f"{directory}/{name}")
     next_file = max(manifest.next_file, _highest_number(environment, directory) + 1)
     if environment.exists(f"{directory}/tmp/{manifests.name_of(manifest.number)}"):
         # its writer did not live to see it durable, and files are removed on its word

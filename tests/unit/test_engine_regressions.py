@@ -121,9 +121,12 @@ def test_opening_raises_typed_errors(kind: str, read_only: bool) -> None:
     driver.commit(put(1, b"one", 1))
     driver.close()
     disk.fail(kind, sticky=True)
-    if read_only and kind in ("lock", "make_directory"):
-        # a directory that may only be read
-        StorageEngine.open(PATH, SMALL, environment=disk, read_only=True).close()
+    if kind == "make_directory" or (read_only and kind == "lock"):
+        # nothing is to be made; and a directory may be there only to be read
+        StorageEngine.open(PATH, SMALL, environment=disk, read_only=read_only).close()
+        if not read_only:
+            with pytest.raises(EngramError):
+                StorageEngine.open("/another", SMALL, environment=disk)
         return
     with pytest.raises(EngramError):
         StorageEngine.open(PATH, SMALL, environment=disk, read_only=read_only)
