@@ -185,7 +185,10 @@ class Core:
         """The active log, made when the first commit comes. Under the write lock."""
         if self.log is None:
             active = self.state.version.active
-            allocate = 0 if self.options.durability == OS else self.options.log_allocate_bytes
+            options = self.options
+            allocate = 0  # a log need not be longer than what its memtable takes
+            if options.durability != OS:
+                allocate = min(options.log_allocate_bytes, options.memtable_bytes_max)
             number = self.new_number()
             active.log = number
             self.log = LogWriter(
