@@ -141,17 +141,21 @@ class Saving(Reading):
         """
         everything, seen = Batch(), -1
 
-        def build(snapshot: Snapshot, batch: Batch) -> int:
-            nonlocal seen  # a second attempt looks only at what was written since the first
+        def catch_up(snapshot: Snapshot) -> None:
+            nonlocal seen  # a second look is only at what was written since the first
             for record_class in (MEMORY, EDGE):
                 for key in _written_since(snapshot, record_class, seen):
                     _clear(everything, snapshot, record_class, key)
             seen = snapshot.seq
-            batch.operations = everything.operations
-            batch.guards.append(lambda now: not _anything_since(now, snapshot.seq))
-            return sum(record_class == MEMORY for record_class, _ in batch.operations)
 
-        return self._write(build, sync)
+        def build(snapshot: Snapshot, batch: Batch) -> None:
+            catch_up(snapshot)
+            batch.operations = everything.operations
+            batch.guards.append(lambda now: not _anything_since(now, seen))
+            batch.rebuild = catch_up  # to start anew, writers who go on would starve it
+
+        self._write(build, sync)
+        return sum(record_class == MEMORY for record_class, _ in everything.operations)
 
     def connect(
         self,

@@ -211,6 +211,14 @@ class Committer:
                     request.commit = done
                     return b""
             _check_expectations(batch, sequenced)
+            if not all(guard(sequenced) for guard in batch.guards):
+                if batch.rebuild is None:
+                    raise GuardFailed
+                batch.rebuild(sequenced)
+                request.operations, request.body = _resolved(batch, core.state.version), b""
+                if not request.operations:
+                    request.commit = Commit(core.last_seq, core.last_time)
+                    return b""
         version = core.state.version
         if any(operation.shares for operation in batch.operations.values()):
             # the encoded guess may be out of date: somebody may have saved in between
@@ -320,9 +328,6 @@ def _check_expectations(batch: Batch, snapshot: Snapshot) -> None:
                 f"{'edge' if record_class == EDGE else 'memory'} {key.hex()} is at commit {found}, "
                 f"expected {wanted}: load it again and retry"
             )
-    for guard in batch.guards:
-        if not guard(snapshot):
-            raise GuardFailed
 
 
 def _resolved(batch: Batch, version: Version) -> list[Operation]:

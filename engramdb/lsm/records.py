@@ -101,12 +101,14 @@ class Batch:
     `expect` maps (class, key) to the seq that the newest version must have when the commit is
     sequenced (0: there must be none, a tombstone counts as none); otherwise ConflictError.
     `guards` are called at that moment with a Snapshot of everything sequenced before; if one
-    returns False the commit raises GuardFailed, nothing is written, and the caller builds anew.
+    returns False the commit raises GuardFailed, nothing is written, and the caller builds anew; or,
+    if there is a `rebuild`, that is called with the same snapshot to mend `operations` on the spot.
     """
 
     operations: dict[tuple[int, bytes], Operation] = field(default_factory=dict)
     expect: dict[tuple[int, bytes], int] = field(default_factory=dict)
     guards: list[Callable[[Any], bool]] = field(default_factory=list)
+    rebuild: Callable[[Any], None] | None = None
 
     def put(
         self, key: bytes, payload: bytes, vector: Vector | None = None, shares: int = NO_VECTOR
