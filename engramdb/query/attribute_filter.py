@@ -82,18 +82,22 @@ class AttributeFilter:
 
     @staticmethod
     def greater_than(key: str, value: Any) -> AttributeFilter:
+        """The attribute is above the value. What cannot be compared does not match."""
         return _comparison("greater_than", key, value)
 
     @staticmethod
     def greater_or_equal(key: str, value: Any) -> AttributeFilter:
+        """The attribute is the value or above it. What cannot be compared does not match."""
         return _comparison("greater_or_equal", key, value)
 
     @staticmethod
     def less_than(key: str, value: Any) -> AttributeFilter:
+        """The attribute is below the value. What cannot be compared does not match."""
         return _comparison("less_than", key, value)
 
     @staticmethod
     def less_or_equal(key: str, value: Any) -> AttributeFilter:
+        """The attribute is the value or below it. What cannot be compared does not match."""
         return _comparison("less_or_equal", key, value)
 
     @staticmethod
@@ -120,10 +124,12 @@ class AttributeFilter:
 
     @staticmethod
     def starts_with(key: str, prefix: str) -> AttributeFilter:
+        """The attribute is a text that starts with this one."""
         return _affix("starts_with", key, prefix)
 
     @staticmethod
     def ends_with(key: str, suffix: str) -> AttributeFilter:
+        """The attribute is a text that ends with this one."""
         return _affix("ends_with", key, suffix)
 
     @staticmethod
@@ -133,6 +139,7 @@ class AttributeFilter:
 
     @staticmethod
     def not_exists(key: str) -> AttributeFilter:
+        """There is no such attribute."""
         return AttributeFilter("not_exists", _key(key), None, ())
 
     @staticmethod
