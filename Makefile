@@ -20,7 +20,7 @@ demo: .venvs/demo/made ## four weeks in the memory of an agent, in your terminal
 
 test: .venvs/test/made ## lint, then every test (under 15 minutes on 2 cores)
 	@$(MAKE) --no-print-directory checks ENVIRONMENT=.venvs/test
-	.venvs/test/bin/python -m pytest -n 2 -m "not stress" $(ARGS)
+	.venvs/test/bin/python -m pytest -n 2 --dist worksteal -m "not stress" $(ARGS)
 
 lint: .venvs/lint/made ## ruff check, ruff format --check, mypy --strict
 	@$(MAKE) --no-print-directory checks ENVIRONMENT=.venvs/lint
