@@ -121,6 +121,7 @@ class VectorFile:
         self.rows = entry.rows
         self.dimension = entry.dimension
         self.marks = marks
+        self._gone_from = NEVER  # the lowest seq at which no row was found alive
         self.reader = ContainerReader(
             environment,
             path,
@@ -251,7 +252,12 @@ class VectorFile:
 
     def is_visible(self, seq: int) -> bool:
         """Whether any row may be visible at a seq: a cheap test, True in doubt."""
-        return self.born.extremes[0] <= seq and self.dead.count_until(seq) < self.rows
+        if seq >= self._gone_from or self.born.extremes[0] > seq:
+            return False
+        if self.dead.count_until(seq) < self.rows:
+            return True
+        self._gone_from = seq  # what is dead stays dead: later searches need not count again
+        return False
 
     def keys(self, rows: Rows) -> list[bytes]:
         """The memories that these rows belong to."""
