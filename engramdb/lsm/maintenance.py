@@ -79,8 +79,9 @@ class Maintenance:
             try:
                 while not self._stopping.is_set() and core.poison is None and work(core):
                     self._merge_needed.set()
-            except EngramError:
-                pass  # the core is poisoned with the cause: every later write raises it
+            except EngramError as error:
+                if not core.closing and not core.closed:  # every later write raises the cause
+                    core.fail(error)
             except BaseException as error:
                 core.fail(error)
                 raise

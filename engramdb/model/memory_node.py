@@ -10,11 +10,12 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
+from engramdb.lsm.records import NO_VECTOR
 from engramdb.model.attributes import check_attributes, check_key, check_value
 from engramdb.model.identifiers import format_key, new_key, parse_id
 from engramdb.model.moments import from_microseconds, now_us, to_microseconds
 from engramdb.model.temporal_layer import TemporalLayer
-from engramdb.model.vectors import NO_VECTOR, Vector, check_vector
+from engramdb.model.vectors import Vector, check_vector
 
 LayersLoader = Callable[[bytes], list[TemporalLayer]]
 

@@ -12,7 +12,6 @@ from engramdb.model.limits import DIMENSION_MAX, VECTOR_NORM_MAX
 
 Vector = npt.NDArray[np.float32]
 
-NO_VECTOR: Final = 0  # vector number of a memory without one, as in the log
 
 _NUMBER_KINDS: Final = "fiu"
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from engramdb.errors import InvalidInputError
+from engramdb.lsm.records import NO_VECTOR
 from engramdb.model.connection import Connection
 from engramdb.model.memory_node import MemoryNode
 from engramdb.model.relationship import RelationshipType, check_relationship_type, check_strength
 from engramdb.model.temporal_layer import TemporalLayer
-from engramdb.model.vectors import NO_VECTOR, check_matrix, check_vector
+from engramdb.model.vectors import check_matrix, check_vector
 
 TEXT = "0190b6a4-7e1f-7c3a-9d2b-5f0e8a6c1d42"
 CREATED = datetime(2024, 5, 1, 12, tzinfo=UTC)

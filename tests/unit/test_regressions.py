@@ -14,10 +14,16 @@ import pytest
 
 import engramdb
 from engramdb import Database, MemoryNode
-from engramdb.errors import ClosedError, EngramError, HistoryUnavailableError
-from engramdb.lsm import bulk, compaction, flush, rewrite
+from engramdb.errors import (
+    ClosedError,
+    CorruptionError,
+    EngramError,
+    HistoryUnavailableError,
+    StoragePoisonedError,
+)
+from engramdb.lsm import Batch, Options, StorageEngine, bulk, compaction, flush, rewrite
 from engramdb.lsm import committer as committer_module
-from engramdb.lsm.environment import posix
+from engramdb.lsm.environment import MemoryEnvironment, posix
 from tests.unit.lsm_support import columns
 
 WAIT_S = 30.0
@@ -373,3 +379,25 @@ def test_an_impatient_user_who_interrupts_twice_stops_nobody_else(
     assert isinstance(outcomes["b"], KeyboardInterrupt)
     assert len(db) == 3
     db.close()
+
+
+def test_what_the_planner_cannot_read_stops_the_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was swallowed in the background: merging stopped, and nobody was told."""
+    engine = StorageEngine.open("/db", Options(), environment=MemoryEnvironment())
+    damage = CorruptionError("/db/vec/000001.vec", 64, "a sum", "another")
+
+    def unreadable(*_: object) -> None:
+        raise damage
+
+    monkeypatch.setattr(compaction, "plan_segments", unreadable)
+    batch = Batch()
+    batch.put(bytes(16), b"one")
+    engine.commit(batch)
+    engine.flush()
+    deadline = time.monotonic() + 30
+    while engine._core.poison is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(StoragePoisonedError) as caught:
+        engine.commit(batch)
+    assert caught.value.cause is damage
+    engine.close()
