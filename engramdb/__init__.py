@@ -32,7 +32,7 @@ from engramdb.errors import (
     StoragePoisonedError,
     WriteStallError,
 )
-from engramdb.lsm import PurgeReport, VerifyReport
+from engramdb.lsm import PurgeReport, RepairReport, VerifyReport
 from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
 from engramdb.model.connection import Connection
 from engramdb.model.memory_node import MemoryNode
@@ -77,6 +77,7 @@ __all__ = [
     "Query",
     "ReadOnlyError",
     "RelationshipType",
+    "RepairReport",
     "StoragePoisonedError",
     "Tag",
     "TemporalFilter",

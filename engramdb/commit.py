@@ -19,7 +19,7 @@ Ends = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One atomic commit. `seq` is its number, `timestamp` its time (UTC)."""
+    """One atomic commit. `seq` is its number, `timestamp` its time (UTC). The names are sorted."""
 
     seq: int
     timestamp: datetime
@@ -46,6 +46,8 @@ def commits_since(engine: StorageEngine, since_seq: int) -> list[Commit]:
                 name = ends[key]
                 if name is not None:
                     (commit.disconnected if gone else commit.connected).append(name)
+        for names in (commit.saved, commit.deleted, commit.connected, commit.disconnected):
+            names.sort()
         commits.append(commit)
     return commits
 

@@ -14,8 +14,15 @@ from typing import Any, Final, Self, Unpack
 
 from engramdb.config import DatabaseConfig, Settings, check_path
 from engramdb.errors import EngramError, InvalidInputError
-from engramdb.lsm import Options, PurgeReport, StorageEngine, VerifyReport
-from engramdb.lsm.environment import Environment, MemoryEnvironment
+from engramdb.lsm import (
+    Options,
+    PurgeReport,
+    RepairReport,
+    StorageEngine,
+    VerifyReport,
+    repair,
+)
+from engramdb.lsm.environment import Environment, MemoryEnvironment, PosixEnvironment
 from engramdb.lsm.records import EDGE, MEMORY
 from engramdb.model.identifiers import parse_id
 from engramdb.model.moments import now_us
@@ -120,12 +127,12 @@ class Database(Timeline):
     def close(self) -> None:
         """Write what is still in memory and let go of the files. Harmless when repeated.
 
-        It waits for the calls of other threads. Do not call it from a signal handler: what it
-        would wait for may be the very call that the signal interrupted. Raise there instead, for
-        example SystemExit, and let a `with` block close.
+        It waits for the calls of other threads. Do not call it from a signal handler: if the
+        signal interrupted a write of the same thread, it raises EngramError, as it would wait for
+        itself. Raise there instead, for example SystemExit, and let a `with` block close.
         """
-        self._finalizer.detach()
         self._engine.close()
+        self._finalizer.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -189,6 +196,23 @@ class Database(Timeline):
     def verify(self) -> VerifyReport:
         """Read every byte of every file and compare it with its checksums."""
         return self._engine.verify()
+
+    @staticmethod
+    def repair(
+        path: str | os.PathLike[str],
+        *,
+        dry_run: bool = False,
+        environment: Environment | None = None,
+    ) -> RepairReport:
+        """Bring back everything that is intact in a damaged directory; nobody may have it open.
+
+        What is damaged is moved to lost/ in that directory, byte for byte, and never deleted. With
+        `dry_run` nothing is changed: the report says what is wrong and what would be lost. A
+        database without faults is left as it is. If there is a recent checkpoint, compare first.
+        Raises DatabaseLockedError, InvalidInputError (there is no database), EngramError.
+        """
+        environment = PosixEnvironment() if environment is None else environment
+        return repair(environment, check_path("path", path), dry_run=dry_run)
 
     def stats(self) -> dict[str, Any]:
         """Figures: memories, connections, and what the engine counts (files, bytes, runs, ...)."""

@@ -4,7 +4,7 @@ EngramError
  +-- MemoryNotFoundError (KeyError)       no such memory: check the id, or use get()
  +-- InvalidInputError (ValueError)       the named argument is wrong; nothing was written
  +-- ConflictError                        somebody wrote in between: load again, then retry
- +-- CorruptionError                      a file is damaged: file, offset, expected, got
+ +-- CorruptionError                      a file is damaged: restore a checkpoint, or repair()
  +-- DatabaseLockedError                  another writer holds the directory: its pid is named
  +-- ReadOnlyError                        opened read-only: open it for writing
  +-- StoragePoisonedError                 a write failed: close, mend the cause, reopen
@@ -15,6 +15,8 @@ EngramError
 """
 
 from __future__ import annotations
+
+_ADVICE = "restore it from a checkpoint, or see what Database.repair() brings back"
 
 
 class EngramError(Exception):
@@ -53,7 +55,7 @@ class CorruptionError(EngramError):
         self.file, self.offset, self.expected, self.got = file, offset, expected, got
         super().__init__(
             f"{file} is damaged at offset {offset}: expected {expected}, got {got}; "
-            f"{advice or 'restore it from a checkpoint'}"
+            f"{advice or _ADVICE}"
         )
 
 

@@ -32,7 +32,7 @@ from engramdb.query.arguments import (
 from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.builder import Query
 from engramdb.query.moment import Moment, look_back
-from engramdb.query.source import Source
+from engramdb.query.source import Source, found_memory
 
 if TYPE_CHECKING:
     from engramdb.lsm import Snapshot, StorageEngine
@@ -274,7 +274,7 @@ class Reading(ABC):
         for hit in self._ranked(source, query):
             if hit[1] < threshold:
                 break
-            record = cast(Record, source.get(MEMORY, hit[0]))
+            record = found_memory(source, hit[0])
             if where.matches(decode_memory(record.payload)[2]):
                 hits.append(hit)
                 if len(hits) == limit:

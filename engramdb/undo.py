@@ -51,7 +51,7 @@ def _inverse(
     """For each record: its state as of `before_seq`, if it has no version after `newest_seq`."""
     before, now = engine.at(before_seq, partial=True), engine.latest()
     batch = Batch()
-    for record_class, key in names:
+    for record_class, key in sorted(names):  # the same conflict is named however files are merged
         newest = None if record_class == META else now.find(record_class, key)
         if newest is None:  # bookkeeping, or purged since
             continue

@@ -9,6 +9,7 @@ segment      sorted runs         vector_file, marks, container        the files
 manifest     which files are the database
 flush, compaction, bulk, purge, copies                                what rewrites files
 recovery, opening                                                     what reads them back
+verification, repair                                                  what looks for damage
 environment  the only place that touches the operating system, the clock and randomness
 """
 
@@ -19,6 +20,7 @@ from engramdb.lsm.engine import StorageEngine
 from engramdb.lsm.options import Options
 from engramdb.lsm.purge import PurgeReport
 from engramdb.lsm.records import Batch, Change, Commit, Edge, GuardFailed, Record
+from engramdb.lsm.repair import RepairReport, repair
 from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
 from engramdb.lsm.snapshot import Snapshot, VectorRun
 from engramdb.lsm.verification import VerifyReport
@@ -36,8 +38,10 @@ __all__ = [
     "Options",
     "PurgeReport",
     "Record",
+    "RepairReport",
     "Snapshot",
     "StorageEngine",
     "VectorRun",
     "VerifyReport",
+    "repair",
 ]

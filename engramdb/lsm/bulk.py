@@ -188,7 +188,7 @@ def _commit(
             flush_table(core, frozen[0], nullcontext(), nullcontext())
         core.space = dimensions.pop() if dimensions else core.space
         seq = core.last_seq + 1
-        time = max(core.environment.now(), core.last_time + 1)
+        time = core.next_time()
         entry = msgspec.structs.replace(
             entry,
             commit_seq=seq,
@@ -210,23 +210,24 @@ def _commit(
         seqs = np.full(len(rows), seq, np.uint64)
         keys = to_list(segment.keys(np.arange(len(rows))))
         superseder.supersede((), MEMORY, rows.high, rows.low, keys, seqs, rows.vector)
-        superseder.apply()
-        core.publish(
-            (*version.segments, segment),
-            (*version.vectors, *files),
-            seq=seq,
-            time=time,
-            log_floor=core.manifest.log_floor,
+        version = version._replace(
+            segments=(*version.segments, segment), vectors=(*version.vectors, *files)
         )
-        core.last_seq, core.last_time = seq, time
-        core.state = State(
-            version._replace(
-                segments=(*version.segments, segment), vectors=(*version.vectors, *files)
-            ),
-            seq,
-            time,
-            core.state.floor,
-        )
+        try:
+            superseder.apply()
+            core.publish(
+                version.segments,
+                version.vectors,
+                seq=seq,
+                time=time,
+                log_floor=core.manifest.log_floor,
+            )
+            core.last_seq, core.last_time = seq, time
+            core.state = State(version, seq, time, core.state.floor)
+        except BaseException as error:
+            # also if it is interrupted: no other commit may get this seq
+            core.poison = core.poison or error
+            raise
         core.remove_obsolete()
         core.wake()
         return Commit(seq, time)

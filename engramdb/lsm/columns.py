@@ -84,6 +84,20 @@ class Column:
             return range(self.count)
         return memoryview(self.data).cast(_CASTS[self.encoding])
 
+    def fault(self) -> str:
+        """What no column that was written here has; "" if it is sound. Its length was checked."""
+        if self.encoding == RAW:
+            return f"base {self.base} of raw values" if self.base else ""
+        if self.encoding == CONSTANT or not self.count:
+            return ""
+        if self.encoding == RANGE:
+            above = self.count - 1
+        else:
+            above = (1 << 8 * self._stored.itemsize) - 1
+            if self.base + above > _MASK:  # only then is it worth a look at all of them
+                above = int(self._stored.max())
+        return "" if self.base + above <= _MASK else f"{self.base} + {above}, beyond 64 bits"
+
     def array(self) -> U64:
         """All values, as a new or shared uint64 array that must not be written to."""
         if self.encoding == CONSTANT:
@@ -135,5 +149,5 @@ class Column:
         if self.encoding == CONSTANT:
             return self.base, self.base
         if self.encoding == RANGE:
-            return self.base, (self.base + self.count - 1) & _MASK
+            return self.base, self.base + self.count - 1
         return self.base + int(self._stored.min()), self.base + int(self._stored.max())

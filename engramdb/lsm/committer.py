@@ -4,16 +4,28 @@ The first thread to come leads: it takes what is queued, gives seqs, writes, syn
 the others, and hands the lead to the first that came meanwhile. Bodies are encoded before, outside
 all locks. A commit is applied to the memtable when it gets its seq, but readers see it only when it
 is published, after its sync: no reader sees what a crash can undo.
+
+Ctrl-C raises KeyboardInterrupt in the main thread after any call, and a user may press it twice. So
+who leads and what the group is stands in attributes, each step can be done again, and a thread that
+was interrupted goes on (`_leave`) until nobody waits for it any more.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Final
 
 import xxhash
 
-from engramdb.errors import ConflictError, EngramError, InvalidInputError, WriteStallError
+from engramdb.errors import (
+    ConflictError,
+    CorruptionError,
+    EngramError,
+    InvalidInputError,
+    StoragePoisonedError,
+    WriteStallError,
+)
 from engramdb.lsm import planner
 from engramdb.lsm.core import Core
 from engramdb.lsm.limits import (
@@ -46,9 +58,20 @@ _COMMIT_BYTES: Final = 16  # seq and time, as an idempotency key remembers them
 
 
 class _Request:
-    """A commit on its way."""
+    """A commit on its way. `turn` is released when it has ended, or leads."""
 
-    __slots__ = ("batch", "body", "commit", "error", "key", "leads", "operations", "sync", "turn")
+    __slots__ = (
+        "batch",
+        "body",
+        "commit",
+        "ended",
+        "error",
+        "key",
+        "number",
+        "operations",
+        "sync",
+        "turn",
+    )
 
     def __init__(self, batch: Batch, key: bytes | None, sync: bool) -> None:
         self.batch = batch
@@ -58,7 +81,8 @@ class _Request:
         self.body = b""
         self.commit: Commit | None = None
         self.error: BaseException | None = None
-        self.leads = False
+        self.number: Commit | None = None  # as which it is being written
+        self.ended = False
         self.turn = threading.Lock()
         self.turn.acquire()
 
@@ -70,7 +94,8 @@ class Committer:
         self._core = core
         self._queue: list[_Request] = []
         self._queue_lock = threading.Lock()
-        self._leading = False
+        self._leader: _Request | None = None  # whose thread writes; set under the queue lock
+        self._group: list[_Request] = []  # what the leader has taken from the queue
 
     def commit(self, batch: Batch, *, sync: bool, idempotency_key: str | None = None) -> Commit:
         """Commit one batch. Raises what StorageEngine.commit documents."""
@@ -90,23 +115,21 @@ class Committer:
         request.operations = _resolved(batch, version)
         if key is None:
             request.body = encode_body(request.operations)
-        with self._queue_lock:
-            self._queue.append(request)
-            leads = not self._leading
-            if leads:
-                self._leading = True
-        if not leads:
-            try:
+        try:
+            with self._queue_lock:
+                self._queue.append(request)
+                if self._leader is None:
+                    self._leader = request
+            while not request.ended and self._leader is not request:
                 request.turn.acquire()
-            except BaseException:
-                # interrupted: the lead may still be handed to this request, and must go on
-                _wait(request.turn)
-                if request.leads:
-                    self._lead(request)
-                raise
-            leads = request.leads
-        if leads:
-            self._lead(request)
+            if self._leader is request:
+                self._lead(request)
+        except BaseException:
+            try:
+                self._leave(request)
+            except BaseException:  # interrupted again before it had begun
+                self._leave(request)
+            raise
         if request.error is not None:
             raise request.error
         assert request.commit is not None
@@ -114,26 +137,55 @@ class Committer:
 
     def _lead(self, mine: _Request) -> None:
         with self._queue_lock:
-            group, self._queue = self._queue, []
+            self._group, self._queue = self._queue, []
         try:
-            self._commit_group(group)
+            self._commit_group(self._group)
         finally:
-            with self._queue_lock:
-                successor = self._queue[0] if self._queue else None
-                if successor is None:
-                    self._leading = False
+            self._hand_on(mine)
+
+    def _hand_on(self, mine: _Request) -> None:
+        """Tell the group what has become of it, and give the lead to the next. Done again from the
+        start if it was interrupted."""
+        poison = self._core.poison
+        for request in self._group:
+            if request.commit is None and request.error is None:  # this thread is interrupted
+                request.error = WriteStallError(
+                    "the thread that was to write it was interrupted; nothing was written, "
+                    "write again"
+                )
+                if poison is not None:
+                    request.error = StoragePoisonedError(poison)
+            request.ended = True
+            if request is not mine:
+                _wake(request)
+        self._group = []
+        with self._queue_lock:
+            self._leader = successor = self._queue[0] if self._queue else None
+        if successor is not None:
+            _wake(successor)
+
+    def _leave(self, mine: _Request) -> None:
+        """After an interruption, wherever it was: let nobody wait for this thread, however often it
+        is interrupted again. The request itself is ended too, as if nothing had happened."""
+        while True:
+            try:
+                with self._queue_lock:
+                    if self._leader is None and mine in self._queue:
+                        self._leader = mine
+                    waits = mine in self._queue or mine in self._group
+                if self._leader is mine:
+                    if self._group or mine.ended:
+                        self._hand_on(mine)
+                    else:
+                        self._lead(mine)
+                elif waits and not mine.ended:
+                    mine.turn.acquire()
                 else:
-                    successor.leads = True
-            for request in group:
-                if request.commit is None and request.error is None:  # this thread is interrupted
-                    request.error = WriteStallError(
-                        "the thread that was to write it was interrupted; nothing was written, "
-                        "write again"
-                    )
-                if request is not mine:
-                    request.turn.release()
-            if successor is not None:
-                successor.turn.release()
+                    if self._leader is not None:
+                        _wake(self._leader)  # maybe it was not told
+                    return
+            except BaseException:
+                continue
 
     def _commit_group(self, group: list[_Request]) -> None:
         core = self._core
@@ -147,18 +199,18 @@ class Committer:
                     request.error = failure
                 return
             records: list[bytes] = []
+            sequenced: list[tuple[_Request, Commit]] = []
             synced = False
             try:
                 log = core.open_log()
                 for request in group:
-                    try:
-                        record = self._sequence(request, log.seed, log.synced)
-                    except (ConflictError, GuardFailed, InvalidInputError) as error:
-                        request.error = error
-                        continue
-                    synced |= request.sync
-                    if record:
+                    commit = self._committed_before(request)
+                    if commit is None and request.error is None:
+                        commit, record = self._sequence(request, log.seed, log.synced)
                         records.append(record)
+                    if commit is not None:
+                        sequenced.append((request, commit))
+                        synced |= request.sync
                 if records:
                     log.append(b"".join(records))
                 if synced:
@@ -166,8 +218,12 @@ class Committer:
                 state = core.state
                 core.state = State(state.version, core.last_seq, core.last_time, state.floor)
                 core.show()
+                for request, commit in sequenced:
+                    request.commit = commit
             except BaseException as error:
                 # what was applied is not published: only reopening tells what reached the disk
+                if core.poison is None:
+                    core.poison = error  # before any call: a second interruption could prevent it
                 failure = core.fail(error)
                 for request in group:
                     if request.error is None:
@@ -198,18 +254,26 @@ class Committer:
         core.freeze()
         core.wake()
 
-    def _sequence(self, request: _Request, seed: int, synced: int) -> bytes:
-        """Give it its seq and apply it. Returns its log record, empty if it was committed
-        before."""
+    def _committed_before(self, request: _Request) -> Commit | None:
+        """Check it against everything sequenced before, number it and encode it. Nothing is applied
+        yet, so whatever it raises is `request.error` and concerns nobody else. Returns a commit if
+        there is nothing left to write."""
+        try:
+            return self._prepare(request)
+        except OSError:
+            raise  # the disk fails: that concerns everybody
+        except Exception as error:
+            request.error = error
+            return None
+
+    def _prepare(self, request: _Request) -> Commit | None:
         core, batch = self._core, request.batch
-        sequenced: Snapshot | None = None
         if batch.expect or batch.guards or request.key is not None:
             sequenced = core.sequenced()
             if request.key is not None:
                 done = _committed(sequenced, request.key)
                 if done is not None:
-                    request.commit = done
-                    return b""
+                    return done
             _check_expectations(batch, sequenced)
             if not all(guard(sequenced) for guard in batch.guards):
                 if batch.rebuild is None:
@@ -217,31 +281,37 @@ class Committer:
                 batch.rebuild(sequenced)
                 request.operations, request.body = _resolved(batch, core.state.version), b""
                 if not request.operations:
-                    request.commit = Commit(core.last_seq, core.last_time)
-                    return b""
-        version = core.state.version
+                    return Commit(core.last_seq, core.last_time)
         if any(operation.shares for operation in batch.operations.values()):
             # the encoded guess may be out of date: somebody may have saved in between
-            operations = _resolved(batch, version)
+            operations = _resolved(batch, core.state.version)
             if [o.shares for o in operations] != [o.shares for o in request.operations]:
                 request.operations, request.body = operations, b""
-        seq = core.last_seq + 1
-        time = max(core.environment.now(), core.last_time + 1)
-        operations = request.operations
-        if request.key is not None:
-            stamp = seq.to_bytes(8, "little") + time.to_bytes(8, "little")
-            operations = [*operations, Operation(META, request.key, PUT, stamp)]
-            request.body = b""
-        body = request.body or encode_body(operations)
-        for operation in operations:
-            if operation.vector is not None and len(operation.vector) != core.space:
+        space = core.space
+        for operation in request.operations:
+            if operation.vector is not None and len(operation.vector) != space:
                 # the first vector of all, or a race for being the first
-                core.space = check_vector(operation.vector, core.space)
+                space = check_vector(operation.vector, space)
+        request.number = Commit(core.last_seq + 1, core.next_time())
+        if request.key is not None:
+            stamp = b"".join(part.to_bytes(8, "little") for part in request.number)
+            request.operations = [*request.operations, Operation(META, request.key, PUT, stamp)]
+            request.body = b""
+        request.body = request.body or encode_body(request.operations)
+        core.space = space
+        return None
+
+    def _sequence(self, request: _Request, seed: int, synced: int) -> tuple[Commit, bytes]:
+        """Apply it under its number. Returns that and its log record."""
+        core = self._core
+        version = core.state.version
+        assert request.number is not None
+        seq, time = request.number
+        operations, body = request.operations, request.body
         first_vector = core.next_vector
         for operation in operations:
             self._apply(version, operation, seq, time)
         core.last_seq, core.last_time = seq, time
-        request.commit = Commit(seq, time)
         header = record_header(
             body=body,
             body_sum=body_sum(body, seed),
@@ -252,7 +322,7 @@ class Committer:
             operations=len(operations),
             seed=seed,
         )
-        return header + body
+        return request.number, header + body
 
     def _apply(self, version: Version, operation: Operation, seq: int, time: int) -> None:
         core, active = self._core, version.active
@@ -272,14 +342,9 @@ class Committer:
             kill_vector(version, before, seq)
 
 
-def _wait(turn: threading.Lock) -> None:
-    """However often this thread is interrupted: others depend on it."""
-    while True:
-        try:
-            turn.acquire()
-        except BaseException:
-            continue
-        return
+def _wake(request: _Request) -> None:
+    with suppress(RuntimeError):  # it was woken already
+        request.turn.release()
 
 
 def _committed(snapshot: Snapshot, key: bytes) -> Commit | None:
@@ -287,6 +352,10 @@ def _committed(snapshot: Snapshot, key: bytes) -> Commit | None:
     if found is None:
         return None
     stamp = found.payload
+    if len(stamp) != _COMMIT_BYTES:
+        raise CorruptionError(
+            "the record of an idempotency key", 0, f"{_COMMIT_BYTES} bytes", len(stamp)
+        )
     return Commit(int.from_bytes(stamp[:8], "little"), int.from_bytes(stamp[8:], "little"))
 
 

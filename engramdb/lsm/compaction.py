@@ -157,7 +157,7 @@ def swap_segments(
 def gather(inputs: Sequence[Segment], bases: Rows, order: Rows) -> Iterator[Payloads]:
     """The payloads of the merged rows, piece by piece. All inputs are sorted, so the rows of a
     piece lie close together in each of them."""
-    for start, stop in pieces(len(order)):
+    for start, stop in pieces(len(order), sum(segment.payload_bytes for segment in inputs)):
         wanted = order[start:stop]
         source = np.searchsorted(bases, wanted, "right") - 1
         parts: list[Payloads] = []

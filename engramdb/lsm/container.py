@@ -39,7 +39,8 @@ from __future__ import annotations
 import errno
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -68,6 +69,7 @@ ENTRY: Final = struct.Struct("<16sB7sQQQQQ")
 FOOTER: Final = struct.Struct("<QQQ16s8s8sQ")
 assert HEADER.size == ENTRY.size == FOOTER.size == 64
 
+_PIECE_BYTES: Final = 8 * 2**20
 _sum = xxhash.xxh3_64_intdigest
 Buffer = bytes | memoryview
 Matrix = npt.NDArray[np.float32]
@@ -78,9 +80,10 @@ class ContainerWriter:
 
     def __init__(self, kind: bytes, database: bytes, number: int) -> None:
         head = HEADER.pack(MAGIC, kind, VERSION, 0, database, number, bytes(16), 0)[:56]
-        self._header = head + _sum(head).to_bytes(8, "little")
+        self.header = head + _sum(head).to_bytes(8, "little")
         self._sections: list[tuple[str, int, int, int, Buffer]] = []
         self._matrix: tuple[str, int, Iterable[Matrix]] | None = None
+        self._stream: tuple[str, Iterable[bytes], Callable[[], None]] | None = None
 
     def column(self, name: str, values: U64) -> None:
         """A column of unsigned integers, in its smallest encoding."""
@@ -90,6 +93,11 @@ class ContainerWriter:
     def blob(self, name: str, data: Buffer) -> None:
         """Bytes."""
         self._sections.append((name, BYTES, 0, memoryview(data).nbytes, data))
+
+    def stream(self, name: str, parts: Iterable[bytes], then: Callable[[], None]) -> None:
+        """Bytes that come in parts, so that they need not be in memory as a whole. They are written
+        first; after the last part `then` may add what is known of them only then."""
+        self._stream = (name, parts, then)
 
     def matrix(self, name: str, length: int, parts: Iterable[Matrix]) -> None:
         """A float32 matrix of `length` bytes to be mapped, with a sum for each chunk of it in
@@ -101,8 +109,16 @@ class ContainerWriter:
         """Write and sync the file, which must not exist. Returns its size and fingerprint."""
         file = environment.open(path, "x")
         try:
-            file.write_at(0, self._header)
+            file.write_at(0, self.header)
             offset, directory = ALIGNMENT, []
+            if self._stream is not None:
+                name, pieces, then = self._stream
+                length, digest = _write_stream(file, offset, pieces)
+                directory.append(
+                    ENTRY.pack(name.encode(), BYTES, bytes(7), 0, length, offset, length, digest)
+                )
+                offset += -(-length // ALIGNMENT) * ALIGNMENT
+                then()
             for name, encoding, base, count, data in self._sections:
                 directory.append(_entry(name, encoding, base, count, offset, data))
                 offset = _write_aligned(file, offset, data)
@@ -117,7 +133,7 @@ class ContainerWriter:
                 directory.append(_entry(f"{name}.sums", BYTES, 0, len(sums), offset, sums))
                 offset = _write_aligned(file, offset, sums)
             listing = b"".join(directory)
-            fingerprint = xxhash.xxh3_128_digest(self._header + listing)
+            fingerprint = xxhash.xxh3_128_digest(self.header + listing)
             foot = FOOTER.pack(
                 offset, len(directory), _sum(listing), fingerprint, bytes(8), MAGIC, 0
             )[:56]
@@ -153,6 +169,16 @@ def _write_aligned(file: File, offset: int, data: Buffer) -> int:
     if length:
         file.write_at(offset, memoryview(data).cast("B"))
     return offset + -(-length // ALIGNMENT) * ALIGNMENT
+
+
+def _write_stream(file: File, offset: int, parts: Iterable[bytes]) -> tuple[int, int]:
+    """Returns the length, and the sum of all."""
+    digest, length = xxhash.xxh3_64(), 0
+    for part in parts:
+        file.write_at(offset + length, part)
+        digest.update(part)
+        length += len(part)
+    return length, digest.intdigest()
 
 
 def _write_matrix(file: File, offset: int, length: int, parts: Iterable[Matrix]) -> bytes:
@@ -198,7 +224,7 @@ class ContainerReader:
     ) -> None:
         self.path = path
         try:
-            self.file: File = environment.open(path, "r")
+            self.file = self._open_file(environment)
         except FileNotFoundError as error:
             raise CorruptionError(path, 0, "a file that the manifest names", "no file") from error
         try:
@@ -207,12 +233,18 @@ class ContainerReader:
             self.file.close()
             raise
 
+    def _open_file(self, environment: Environment) -> File:
+        """A repair reads it through a layer of its own."""
+        return environment.open(self.path, "r")
+
     def _open(
         self, kind: bytes, database: bytes, number: int, size: int, fingerprint: bytes
     ) -> None:
         found = self.file.size()
         if found != size:
             raise CorruptionError(self.path, min(found, size), f"{size} bytes", f"{found} bytes")
+        if size < HEADER.size + FOOTER.size:
+            raise CorruptionError(self.path, 0, "a header and a footer", f"{size} bytes")
         header = self._read(0, HEADER.size)
         magic, got_kind, version, _, got_database, got_number, _, digest = HEADER.unpack(header)
         if magic != MAGIC:
@@ -235,8 +267,9 @@ class ContainerReader:
         where = size - FOOTER.size
         if magic != MAGIC or _sum(footer[:56]) != digest:
             raise CorruptionError(self.path, where, "a sound footer", footer.hex())
-        if start + count * ENTRY.size != where:
+        if start < HEADER.size or start + count * ENTRY.size != where:
             raise CorruptionError(self.path, where, "a directory before the footer", start)
+        self._directory_offset = start
         listing = self._read(start, where - start)
         if _sum(listing) != listing_sum:
             raise CorruptionError(self.path, start, f"sum {listing_sum:#x}", f"{_sum(listing):#x}")
@@ -244,12 +277,28 @@ class ContainerReader:
             raise CorruptionError(
                 self.path, where + 24, f"fingerprint {fingerprint.hex()}", got_fingerprint.hex()
             )
-        self._sections: dict[str, Section] = {}
+        self._sections = self._directory(listing, start)
+
+    def _directory(self, listing: bytes, start: int) -> dict[str, Section]:
+        sections: dict[str, Section] = {}
+        end = HEADER.size
         for position, fields in enumerate(ENTRY.iter_unpack(listing)):
             section = Section(start + position * ENTRY.size, fields)
-            if section.offset + section.length > start:
-                raise CorruptionError(self.path, section.entry_offset, "a section inside", "beyond")
-            self._sections[fields[0].rstrip(b"\0").decode("ascii")] = section
+            offset, length = section.offset, section.length
+            # none overlaps another: together they cannot ask for more than the file has
+            if offset < end or offset % ALIGNMENT or offset + length > start:
+                raise CorruptionError(
+                    self.path,
+                    section.entry_offset,
+                    f"a section at a multiple of {ALIGNMENT} within {end}..{start}",
+                    f"{length} bytes at {offset}",
+                )
+            end = offset + length
+            name = fields[0].rstrip(b"\0")
+            if not name.isascii() or (text := name.decode("ascii")) in sections:
+                raise CorruptionError(self.path, section.entry_offset, "a name of its own", name)
+            sections[text] = section
+        return sections
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
@@ -278,7 +327,15 @@ class ContainerReader:
 
     def part(self, name: str, start: int, length: int, digest: int) -> bytes:
         """A part of a section that has a sum of its own, checked."""
-        return self._checked(self.section(name), self.section(name).offset + start, length, digest)
+        section = self.section(name)
+        if start + length > section.length:
+            raise CorruptionError(
+                self.path,
+                section.offset,
+                f"a part of the {section.length} bytes of {name}",
+                f"{length} bytes at {start}",
+            )
+        return self._checked(section, section.offset + start, length, digest)
 
     def _checked(self, section: Section, offset: int, length: int, digest: int) -> bytes:
         data = self._read(offset, length)
@@ -286,21 +343,51 @@ class ContainerReader:
             raise CorruptionError(self.path, offset, f"sum {digest:#x}", f"{_sum(data):#x}")
         return data
 
-    def column(self, name: str) -> Column:
-        """A column, checked."""
+    def column(self, name: str, rows: int | None = None) -> Column:
+        """A column, checked. One that takes no bytes may claim any number of values: whoever makes
+        an array of it says how many `rows` there have to be."""
         section = self.section(name)
         if section.encoding > columns.RAW:
             raise CorruptionError(self.path, section.entry_offset, "a column", section.encoding)
+        if rows is not None and section.count != rows:
+            raise CorruptionError(
+                self.path, section.entry_offset, f"{rows} values of {name}", section.count
+            )
         expected = columns.encoded_size(section.encoding, section.count)
         if expected != section.length:
             raise CorruptionError(
                 self.path, section.entry_offset, f"{expected} bytes", f"{section.length} bytes"
             )
-        return Column(section.encoding, section.base, section.count, self.blob(name))
+        column = Column(section.encoding, section.base, section.count, self.blob(name))
+        if fault := column.fault():
+            raise CorruptionError(
+                self.path, section.entry_offset, f"64-bit values of {name}", fault
+            )
+        return column
+
+    def bounded(
+        self, name: str, rows: int, low: int, high: int, *, exactly: bool = False
+    ) -> Column:
+        """A column of so many values from `low` to `high`, checked; both occur, if `exactly`."""
+        column = self.column(name, rows)
+        least, most = column.extremes
+        sound = (least, most) == (low, high) if exactly else low <= least <= most <= high
+        if rows and not sound:
+            raise CorruptionError(
+                self.path,
+                self.section(name).entry_offset,
+                f"{name} from {low} to {high}",
+                f"from {least} to {most}",
+            )
+        return column
 
     def chunked(self, name: str) -> memoryview:
         """The mapped bytes of a chunked section, not yet checked: see check_chunks()."""
         section = self.section(name)
+        if section.encoding != CHUNKED:
+            raise CorruptionError(
+                self.path, section.entry_offset, "a chunked section", section.encoding
+            )
         try:
             return self.file.map()[section.offset : section.offset + section.length]
         except OSError as error:
@@ -308,11 +395,16 @@ class ContainerReader:
 
     def chunk_sums(self, name: str) -> list[int]:
         """The sum of each chunk of a chunked section."""
-        sums: list[int] = np.frombuffer(self.blob(f"{name}.sums"), "<u8").tolist()
-        if len(sums) != -(-self.section(name).length // CHUNK_BYTES):
+        section = self.section(f"{name}.sums")
+        chunks = -(-self.section(name).length // CHUNK_BYTES)
+        if section.length != 8 * chunks:
             raise CorruptionError(
-                self.path, self.section(name).offset, "a sum for each chunk", len(sums)
+                self.path,
+                section.entry_offset,
+                f"a sum for each of {chunks} chunks",
+                f"{section.length} bytes",
             )
+        sums: list[int] = np.frombuffer(self.blob(f"{name}.sums"), "<u8").tolist()
         return sums
 
     def check_chunk(self, name: str, data: memoryview, chunk: int, expected: int) -> None:
@@ -323,16 +415,47 @@ class ContainerReader:
             raise CorruptionError(self.path, at, f"sum {expected:#x}", f"{got:#x}")
 
     def verify(self) -> int:
-        """Check every section of the file. Returns the bytes read."""
+        """Check every byte of the file. Returns the bytes read."""
         for name, section in self._sections.items():
             if section.encoding == CHUNKED:
                 # read, not mapped: what the disk holds now, not what was mapped long ago
-                data = memoryview(self._read(section.offset, section.length))
                 for chunk, expected in enumerate(self.chunk_sums(name)):
-                    self.check_chunk(name, data, chunk, expected)
+                    at = chunk * CHUNK_BYTES
+                    length = min(CHUNK_BYTES, section.length - at)
+                    self._checked(section, section.offset + at, length, expected)
             else:
-                self.blob(name)
+                self._check_section(section)
+        self.check_padding()
         return self.file.size()
+
+    def _check_section(self, section: Section) -> None:
+        digest = xxhash.xxh3_64()  # piece by piece: the blocks of a segment may be gigabytes
+        for at in range(0, section.length, _PIECE_BYTES):
+            digest.update(self._read(section.offset + at, min(_PIECE_BYTES, section.length - at)))
+        if digest.intdigest() != section.digest:
+            expected, got = f"sum {section.digest:#x}", f"{digest.intdigest():#x}"
+            raise CorruptionError(self.path, section.offset, expected, got)
+
+    def check_padding(self) -> None:
+        """Between the sections stand zeros, which no sum covers. Raises CorruptionError."""
+        at = HEADER.size
+        places = sorted(
+            (each.offset, each.offset + each.length) for each in self._sections.values()
+        )
+        for start, end in [*places, (self._directory_offset, 0)]:
+            padding = self._read(at, start - at) if at < start else b""
+            if padding.strip(b"\0"):
+                raise CorruptionError(self.path, at, "zeros between sections", padding.hex())
+            at = max(at, end)
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the file if what is done within fails."""
+        try:
+            yield
+        except BaseException:
+            self.file.close()
+            raise
 
     def close(self) -> None:
         """Close the file. What was mapped stays readable."""

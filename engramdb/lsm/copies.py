@@ -35,7 +35,8 @@ def copy_database(core: Core, destination: str, *, new_identity: bool) -> None:
             flush_table(core, frozen[0], core.manifest_lock, core.write_lock)
         with core.manifest_lock:
             # first: whatever happens then, an erasure knows where copies may be
-            core.republish(copies=[*core.manifest.copies, destination])
+            copies = dict.fromkeys([*core.manifest.copies, destination])  # each once
+            core.republish(copies=list(copies))
             core.remove_obsolete()
             manifest = core.manifest
             identity = environment.random_bytes(16).hex() if new_identity else manifest.database
@@ -64,11 +65,17 @@ def _copy_files(environment: Environment, source: str, destination: str, names: 
     for name in DIRECTORIES:
         environment.make_directory(f"{destination}/{name}")
     for name in sorted(names):
-        try:
-            environment.link(f"{source}/{name}", f"{destination}/{name}")
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-                raise
-            environment.copy(f"{source}/{name}", f"{destination}/{name}")
+        link_or_copy(environment, f"{source}/{name}", f"{destination}/{name}")
     for name in ("seg", "vec"):
         environment.sync_directory(f"{destination}/{name}")
+
+
+def link_or_copy(environment: Environment, source: str, destination: str) -> None:
+    """A second name for a file; a copy, synced, where the file system has no such thing. Raises
+    FileExistsError if `destination` is there."""
+    try:
+        environment.link(source, destination)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        environment.copy(source, destination)

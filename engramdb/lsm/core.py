@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 import msgspec
@@ -21,8 +22,9 @@ from engramdb.errors import ClosedError, EngramError, ReadOnlyError, StoragePois
 from engramdb.lsm import manifest as manifests
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.environment import Environment, File, Lock, forking
+from engramdb.lsm.limits import CLOCK_MAX
 from engramdb.lsm.log_format import FileHeader
-from engramdb.lsm.log_writer import LogWriter, encode_visible
+from engramdb.lsm.log_writer import LogWriter, Visible, encode_visible
 from engramdb.lsm.manifest import FileEntry, Manifest, SegmentEntry, VectorEntry
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.options import OS, Options
@@ -68,8 +70,10 @@ class Core:
         self.last_time = state.time
         self.log: LogWriter | None = None
         self.poison: BaseException | None = None
+        self.merge_due = False  # without threads: the next commit sees what there is to merge
         self.closing = False  # no long work on files is begun any more
         self.closed = ""  # why, if it is
+        self.writing: set[int] = set()  # the threads that are in a call that takes locks
         self.stalled_seconds = 0.0
         self.reader_name = ""  # of our file in readers/
         self.truncated_bytes = 0  # of a torn log tail, when this was opened
@@ -85,6 +89,9 @@ class Core:
         self._number_lock = threading.Lock()
         self._predecessor = predecessor
         self._visible: File | None = None
+        self._visible_lock = threading.Lock()
+        number, length = predecessor
+        self._shown = Visible(number, length, length, state.seq, state.time, manifest.number)
         forking.register(self)
 
     # Whether it may be used
@@ -131,31 +138,42 @@ class Core:
         if self.closed:
             return
         self.closed = reason
-        with self.write_lock:
-            if self.log is not None:
-                self.log.close()
-            if self._visible is not None:
-                self._visible.close()
-            if self.file_lock is not None:
-                self.file_lock.release()
-            if self.reader_name:
+        try:
+            with self.write_lock, ExitStack() as each:  # whichever of them fails; last one first
+                each.callback(self._forget)
+                each.callback(self._sign_out)
+                if self.file_lock is not None:
+                    each.callback(self.file_lock.release)
+                if self._visible is not None:
+                    each.callback(self._visible.close)
+                if self.log is not None:
+                    each.callback(self.log.close)
+        except OSError as error:
+            raise self.fail(error) from error
+
+    def _sign_out(self) -> None:
+        if self.reader_name:
+            with suppress(OSError):  # whoever looks for readers next removes the name
                 self.environment.unlink(f"{self.directory}/readers/{self.reader_name}")
-            version = self.state.version
-            empty = version._replace(
-                active=Memtable(0, self.options.memtable_bytes_max),
-                frozen=(),
-                segments=(),
-                vectors=(),
-            )
-            self.state = self.state._replace(version=empty)
-            error = self.poison
-            while error is not None:  # its frames hold files and memtables
-                error.__traceback__ = None
-                error = error.__cause__ or error.__context__
+
+    def _forget(self) -> None:
+        """Let go of all files and memtables, and of the frames of errors, which hold them too."""
+        version = self.state.version
+        empty = version._replace(
+            active=Memtable(0, self.options.memtable_bytes_max),
+            frozen=(),
+            segments=(),
+            vectors=(),
+        )
+        self.state = self.state._replace(version=empty)
+        error = self.poison
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
 
     def has_work(self) -> bool:
         """Whether inline maintenance has something to do."""
-        return bool(self.state.version.frozen)
+        return self.merge_due or bool(self.state.version.frozen)
 
     # Names
 
@@ -165,6 +183,11 @@ class Core:
             number = self._next_file
             self._next_file += 1
             return number
+
+    def next_time(self) -> int:
+        """Of the next commit: above that of the last one, and one that can be read back. Under the
+        write lock."""
+        return max(min(self.environment.now(), CLOCK_MAX), self.last_time + 1)
 
     def path(self, kind: str, number: int) -> str:
         """The path of a segment ("seg"), its marks ("mark"), or a vector file ("vec")."""
@@ -217,27 +240,39 @@ class Core:
             log.close()
         except OSError as error:
             raise self.fail(error) from error
-        self._predecessor = (log.number, log.size)
-        self.log = None
         version = state.version
         active = Memtable(0, self.options.memtable_bytes_max)
-        self.state = state._replace(
+        state = state._replace(
             version=version._replace(active=active, frozen=(*version.frozen, version.active))
         )
+        # without a call in between, which Ctrl-C could end: a table belongs to its log
+        self._predecessor, self.log, self.state = (log.number, log.size), None, state
 
     def show(self) -> None:
         """Tell readers in other processes what is visible and synced. Under the write lock."""
-        log = self.log
-        if log is None or not self.environment.is_persistent:
+        log, state = self.log, self.state
+        if log is None:
+            return
+        with self._visible_lock:
+            manifest = self._shown.manifest
+            self._shown = Visible(log.number, log.synced, log.size, state.seq, state.time, manifest)
+            self._write_visible()
+
+    def _show_manifest(self) -> None:
+        """Tell recovery that this manifest was durable."""
+        with self._visible_lock:  # of the log, what was last shown: a commit may be half written
+            self._shown = self._shown._replace(manifest=self.manifest.number)
+            self._write_visible()
+
+    def _write_visible(self) -> None:
+        if not self.environment.is_persistent:
             return
         if self._visible is None:
             path = f"{self.directory}/VISIBLE"
             self._visible = self.environment.open(
                 path, "w" if self.environment.exists(path) else "x"
             )
-        self._visible.write_at(
-            0, encode_visible(log.number, log.synced, log.size, self.state.seq, self.state.time)
-        )
+        self._visible.write_at(0, encode_visible(self._shown))
 
     @property
     def shows(self) -> bool:
@@ -338,9 +373,13 @@ class Core:
                 **changes,
             )
             manifests.publish(self.environment, self.directory, manifest)
+            self.manifest = manifest
+            self._show_manifest()
         except (OSError, EngramError) as error:
             raise self.fail(error) from error
-        self.manifest = manifest
+        except BaseException as error:  # Ctrl-C: whether it was published is not known
+            self.poison = self.poison or error
+            raise
 
     def republish(self, **changes: Any) -> None:
         """The same files with other settings, durably. Under the manifest lock."""

@@ -4,13 +4,14 @@ it."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from types import TracebackType
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from engramdb.errors import EngramError, HistoryUnavailableError, InvalidInputError
-from engramdb.lsm import bulk, compaction, copies, purge, statistics, verification
+from engramdb.lsm import bulk, compaction, copies, planner, purge, statistics, verification
 from engramdb.lsm.bulk import ColumnBatch
 from engramdb.lsm.committer import Committer
 from engramdb.lsm.core import Core
@@ -26,6 +27,37 @@ from engramdb.lsm.records import Batch, Change, Commit
 from engramdb.lsm.retention import History, check_history
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.lsm.verification import VerifyReport
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _not_within_itself(
+    method: Callable[Concatenate[StorageEngine, P], T],
+) -> Callable[Concatenate[StorageEngine, P], T]:
+    """For what takes locks. A signal handler runs in the thread that it interrupts, and a guard in
+    the one that commits: what they call would wait for the call that waits for them."""
+
+    @wraps(method)
+    def guarded(engine: StorageEngine, /, *arguments: P.args, **named: P.kwargs) -> T:
+        writing, me = engine._core.writing, threading.get_ident()
+        if me in writing:
+            raise _within_itself(method.__name__)
+        try:
+            writing.add(me)
+            return method(engine, *arguments, **named)
+        finally:
+            writing.discard(me)
+
+    return guarded
+
+
+def _within_itself(name: str) -> EngramError:
+    return EngramError(
+        f"{name}() was called in the middle of another call of the same thread, by a signal "
+        "handler or a guard, and would wait for it for ever; let the handler raise SystemExit or "
+        "set a flag, and do it when the other call is done"
+    )
 
 
 class StorageEngine:
@@ -43,7 +75,11 @@ class StorageEngine:
         self._sync_commits = core.options.durability == SYNC
         if not core.read_only:
             self._maintenance.start_syncing()
-            if core.state.version.frozen:
+            version = core.state.version
+            # one that opens, saves and closes flushes each time, and may never fill a memtable
+            if version.frozen or planner.is_behind(
+                version.segments, version.vectors, core.options.fan_in
+            ):
                 self._maintenance.wake()
 
     @classmethod
@@ -77,12 +113,23 @@ class StorageEngine:
         an idempotency key that was committed before is not done again; the first one is returned.
         Raises ConflictError, GuardFailed, InvalidInputError (nothing was written), WriteStallError.
         """
+        writing, me = self._core.writing, threading.get_ident()
+        if me in writing:  # as _not_within_itself does it: written out, for it is the hot path
+            raise _within_itself("commit")
+        try:
+            writing.add(me)
+            return self._commit(batch, sync, idempotency_key)
+        finally:
+            writing.discard(me)
+
+    def _commit(self, batch: Batch, sync: bool | None, idempotency_key: str | None) -> Commit:
         wants = self._sync_commits if sync is None else sync
         commit = self._committer.commit(batch, sync=wants, idempotency_key=idempotency_key)
         if not self._core.options.background and self._core.has_work():
             self._maintenance.run_inline()
         return commit
 
+    @_not_within_itself
     def commit_columns(self, batch: ColumnBatch, *, sync: bool | None = None) -> Commit:
         """Commit many memories atomically. A large batch goes around the log and is always synced.
 
@@ -92,11 +139,12 @@ class StorageEngine:
         core.check_writable()
         order = bulk.check_columns(batch, core.space)
         if batch.nbytes() < core.options.bulk_bytes_min:
-            return self.commit(batch.as_batch(), sync=sync)
+            return self._commit(batch.as_batch(), sync, None)
         commit = bulk.ingest(core, batch, order)
         self._maintenance.run_inline()
         return commit
 
+    @_not_within_itself
     def wait_durable(self, seq: int) -> None:
         """Return when the commit `seq` is durable."""
         self._core.check_writable()
@@ -179,6 +227,7 @@ class StorageEngine:
 
     # Pins and policy
 
+    @_not_within_itself
     def pin(self, name: str, seq: int | None = None) -> Commit:
         """Keep what is visible at a commit (None: the last one), durably, under this name.
 
@@ -195,6 +244,7 @@ class StorageEngine:
             core.republish(pins={**core.manifest.pins, name: (commit.seq, commit.time)})
         return commit
 
+    @_not_within_itself
     def unpin(self, name: str) -> bool:
         """Forget a name, durably. False if there is none."""
         core = self._core
@@ -216,6 +266,7 @@ class StorageEngine:
         """What compaction keeps."""
         return self._core.manifest.policy()
 
+    @_not_within_itself
     def set_history(self, policy: History) -> None:
         """Change, durably, what flush and compaction keep from now on."""
         core = self._core
@@ -227,8 +278,12 @@ class StorageEngine:
 
     # Care
 
+    @_not_within_itself
     def flush(self) -> None:
         """Write all memtables to files. When it returns everything committed is durable."""
+        self._flush()
+
+    def _flush(self) -> None:
         core = self._core
         core.check_writable()
         with core.write_lock:
@@ -237,25 +292,34 @@ class StorageEngine:
             pass
         core.wake()
 
+    @_not_within_itself
     def compact(self) -> None:
         """Flush, merge everything under the policy, and free what nobody refers to."""
-        self.flush()
+        self._flush()
         compaction.compact_all(self._core)
 
+    @_not_within_itself
     def purge(self, keys: list[bytes]) -> PurgeReport:
         """Erase every version of these memories, and of their edges, from every file."""
-        return purge.purge(self._core, keys)
+        report = purge.purge(self._core, keys)
+        self._core.wake()
+        return report
 
+    @_not_within_itself
     def checkpoint(self, path: str) -> None:
         """A copy of now that can be opened; hard links where they reach."""
         self._core.check_open()
         copies.copy_database(self._core, path, new_identity=False)
+        self._core.wake()  # it has flushed
 
+    @_not_within_itself
     def fork(self, path: str) -> None:
         """As checkpoint, with an identity of its own."""
         self._core.check_open()
         copies.copy_database(self._core, path, new_identity=True)
+        self._core.wake()
 
+    @_not_within_itself
     def verify(self) -> VerifyReport:
         """Read everything from the disk and check it."""
         self._core.check_open()
@@ -308,6 +372,7 @@ class StorageEngine:
         """Raises ClosedError."""
         self._core.check_open()
 
+    @_not_within_itself
     def close(self) -> None:
         """Flush, stop the threads, let go of the lock. Harmless when repeated.
 

@@ -17,10 +17,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from engramdb.errors import CorruptionError
 from engramdb.lsm.environment import File
 from engramdb.lsm.keys import U64, Rows
+from engramdb.lsm.limits import DIMENSION_MAX, PAYLOAD_BYTES_MAX, TIME_MAX, VECTOR_NUMBER_MAX
 from engramdb.lsm.log_format import (
     OWN_VECTOR,
     PREFIX,
@@ -30,7 +32,7 @@ from engramdb.lsm.log_format import (
     body_sum,
     header_sum,
 )
-from engramdb.lsm.records import CLASSES, EDGE, Ends
+from engramdb.lsm.records import CLASSES, EDGE, TOMBSTONE, Ends
 from engramdb.lsm.vector_file import Matrix
 
 PIECE_BYTES: Final = 8 * 2**20
@@ -79,12 +81,14 @@ class LogRecords:
     def after(self, seq: int) -> LogRecords:
         """Those above a seq."""
         kept = self.seq > np.uint64(seq)
-        if bool(kept.all()):
-            return self
-        chosen = LogRecords.__new__(LogRecords)
+        return self if bool(kept.all()) else self.some(kept)
+
+    def some(self, chosen: npt.NDArray[np.bool_] | slice) -> LogRecords:
+        """These of them."""
+        made = LogRecords.__new__(LogRecords)
         for name in self.__slots__:
-            setattr(chosen, name, getattr(self, name)[kept])
-        return chosen
+            setattr(made, name, getattr(self, name)[chosen])
+        return made
 
 
 def scan(data: bytes, seed: int, start: int, stop: int) -> tuple[LogRecords, int]:
@@ -194,6 +198,7 @@ def decode(data: bytes, records: LogRecords, path: str, base: int = 0) -> LogRow
     rows = LogRows()
     if not len(records):
         return rows
+    _check_headers(records, path, base)
     # stretches of single memory records (one save each) are decoded as arrays
     words = np.frombuffer(data, "<u4", len(data) // 4)
     single = (records.operations == 1) & (records.length >= SINGLE.size)
@@ -207,9 +212,31 @@ def decode(data: bytes, records: LogRecords, path: str, base: int = 0) -> LogRow
             else:
                 for index in range(start, stop):
                     _decode_batch(data, records[index], rows)
-        except (ValueError, IndexError, struct.error) as error:
+        except (ValueError, struct.error) as error:
             raise CorruptionError(path, base + records[start].offset, "a batch", error) from error
     return rows
+
+
+def _check_headers(records: LogRecords, path: str, base: int) -> None:
+    """What no record has that a writer made, although its sums are right."""
+    wrong = (
+        (records.operations == 0)
+        | (records.time > np.uint64(TIME_MAX))  # a negative one is above it too
+        | (records.first_vector > np.uint64(VECTOR_NUMBER_MAX))
+    )
+    if bool(wrong.any()):
+        record = records[int(np.argmax(wrong))]
+        raise CorruptionError(
+            path, base + record.offset, "operations, a time and a vector number in range", record
+        )
+
+
+def _check_columns(classes: bytes, kinds: bytes, largest: int) -> None:
+    """The columns of operations and the largest payload. Raises ValueError."""
+    if max(classes) not in CLASSES or max(kinds) > TOMBSTONE:
+        raise ValueError("an unknown class or kind")
+    if largest > PAYLOAD_BYTES_MAX:
+        raise ValueError("a payload that is too large")
 
 
 def _decode_singles(
@@ -226,18 +253,24 @@ def _decode_singles(
     needed = 56 + (sizes + 7) // 8 * 8 + (4 * vectors.astype(np.int64) * dimensions + 7) // 8 * 8
     if bool((vectors > 1).any()) or bool((needed != records.length[some]).any()):
         raise ValueError("the lengths of a record do not add up")
-    if int((flags & 255).max()) not in CLASSES:
-        raise ValueError("an unknown class")
+    if bool((words[body + 12] != sizes).any()):
+        raise ValueError("the payload lengths do not add up")
+    shared = words[body + 10].astype(np.uint64) | words[body + 11].astype(np.uint64) << np.uint64(
+        32
+    )
+    if bool(((shared == np.uint64(OWN_VECTOR)) != (vectors == 1)).any()):
+        raise ValueError("a vector that is not there, or is nobody's")
+    classes, kinds = (flags & 255).astype(np.uint8), (flags >> 8 & 255).astype(np.uint8)
+    if bool((classes == EDGE).any()):
+        raise ValueError("an edge without ends")
+    _check_columns(classes.tobytes(), kinds.tobytes(), int(sizes.max()))
     base = len(rows)
-    rows.record_class += (flags & 255).tolist()
-    rows.kind += (flags >> 8 & 255).tolist()
+    rows.record_class += classes.tolist()
+    rows.kind += kinds.tolist()
     starts = (offsets + 64).tolist()
     rows.keys += [data[at + 24 : at + 40] for at in starts]
     rows.seq += records.seq[some].tolist()
     rows.time += records.time[some].tolist()
-    shared = words[body + 10].astype(np.uint64) | words[body + 11].astype(np.uint64) << np.uint64(
-        32
-    )
     first = records.first_vector[some]
     rows.vector += np.where(shared == np.uint64(OWN_VECTOR), first, shared).tolist()
     rows.payloads += [
@@ -247,7 +280,9 @@ def _decode_singles(
     if not len(with_vector):
         return
     dimension = int(dimensions[with_vector[0]])
-    if dimension == 0 or bool((dimensions[with_vector] != dimension).any()):
+    if not 1 <= dimension <= DIMENSION_MAX:
+        raise ValueError(f"vectors of dimension {dimension}")
+    if bool((dimensions[with_vector] != dimension).any()):
         raise ValueError("vectors of different dimensions")
     floats = words.view("<f4")
     windows = np.lib.stride_tricks.as_strided(
@@ -271,39 +306,37 @@ def _decode_batch(data: bytes, record: LogRecord, rows: LogRows) -> None:
     base = len(rows)
     if at + 28 * count > end:
         raise ValueError("more operations than bytes")
+    lengths = np.frombuffer(data, "<u4", count, at + 24 * count).tolist()
+    _check_columns(classes, kinds, max(lengths))
+    numbers = np.frombuffer(data, "<u8", count, at + 16 * count)
     rows.keys += [data[i : i + 16] for i in range(at, at + 16 * count, 16)]
     at += 16 * count
-    numbers = np.frombuffer(data, "<u8", count, at)
     own = np.flatnonzero(numbers == np.uint64(OWN_VECTOR))
     if len(own) != vectors:
         raise ValueError(f"{len(own)} of {vectors} vectors")
     resolved = numbers.copy()
     resolved[own] = np.arange(record.first_vector, record.first_vector + vectors, dtype=np.uint64)
-    at += 8 * count
-    sizes = np.frombuffer(data, "<u4", count, at).tolist()
-    at += -(-4 * count // 8) * 8
-    if sum(sizes) != payload_bytes or at + payload_bytes > end:
+    at += 8 * count + -(-4 * count // 8) * 8
+    if sum(lengths) != payload_bytes or at + payload_bytes > end:
         raise ValueError("the payload lengths do not add up")
     rows.payloads += [
         data[stop - size : stop]
-        for stop, size in zip(accumulate(sizes, initial=at), [0, *sizes], strict=True)
+        for stop, size in zip(accumulate(lengths, initial=at), [0, *lengths], strict=True)
     ][1:]
     at += -(-payload_bytes // 8) * 8
-    if edges:
+    if edges or EDGE in classes:
         at = _decode_ends(data, at, end, edges, classes, base, rows)
     if vectors:
-        if not dimension:
-            raise ValueError("vectors without a dimension")
+        if not 1 <= dimension <= DIMENSION_MAX:
+            raise ValueError(f"vectors of dimension {dimension}")
         rows.matrices.append(
             np.frombuffer(data, "<f4", vectors * dimension, at).reshape(vectors, dimension)
         )
         rows.vector_numbers += resolved[own].tolist()
         rows.vector_rows += (own + base).tolist()
         at += -(-4 * vectors * dimension // 8) * 8
-    if at != end or len(classes) != count or len(kinds) != count:
+    if at != end:
         raise ValueError("a batch of another length")
-    if max(classes, default=0) not in CLASSES:
-        raise ValueError("an unknown class")
     rows.record_class += classes
     rows.kind += kinds
     rows.seq += [record.seq] * count
@@ -332,5 +365,8 @@ def _decode_ends(
         stop += size
         if stop > end:
             raise ValueError("edge types beyond the record")
-        rows.ends[place] = (source, target, data[stop - size : stop].decode(), strength)
+        type_ = data[stop - size : stop]
+        if rows.keys[place] != xxhash.xxh3_128_digest(source + target + type_):
+            raise ValueError("the key of another edge")
+        rows.ends[place] = (source, target, type_.decode(), strength)
     return at + -(-(stop - at) // 8) * 8

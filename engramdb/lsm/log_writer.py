@@ -15,9 +15,9 @@ LARGE_BYTES: Final = 2**16
 
 VISIBLE: Final = struct.Struct("<8sQQQQQQQ")
 """The file VISIBLE, 64 bytes: magic, log number, synced bytes of it, visible bytes of it, visible
-seq, its time, zero, xxh3-64 of bytes 0..56. It tells readers in other processes where to stop, and
-recovery how much of the log was once synced and must therefore be there. It is never synced
-itself."""
+seq, its time, number of the last durable manifest, xxh3-64 of bytes 0..56. It tells readers in
+other processes where to stop, and recovery which manifest, and how much of the log, was once synced
+and must therefore be there. It is never synced itself."""
 VISIBLE_MAGIC: Final = b"ENGRAMVI"
 READ_TRIES: Final = 20
 
@@ -95,11 +95,12 @@ class Visible(NamedTuple):
     visible: int
     seq: int
     time: int
+    manifest: int
 
 
-def encode_visible(log: int, synced: int, visible: int, seq: int, time: int) -> bytes:
+def encode_visible(shown: Visible) -> bytes:
     """The 64 bytes of VISIBLE."""
-    head = VISIBLE.pack(VISIBLE_MAGIC, log, synced, visible, seq, time, 0, 0)[:56]
+    head = VISIBLE.pack(VISIBLE_MAGIC, *shown, 0)[:56]
     return head + xxhash.xxh3_64_intdigest(head).to_bytes(8, "little")
 
 
@@ -113,9 +114,9 @@ def read_visible(environment: Environment, directory: str) -> Visible | None:
         for _ in range(READ_TRIES):  # a writer may be writing it at this very moment
             data = file.read_at(0, VISIBLE.size)
             if len(data) == VISIBLE.size:
-                magic, log, synced, visible, seq, time, _, digest = VISIBLE.unpack(data)
+                magic, *fields, digest = VISIBLE.unpack(data)
                 if magic == VISIBLE_MAGIC and xxhash.xxh3_64_intdigest(data[:56]) == digest:
-                    return Visible(log, synced, visible, seq, time)
+                    return Visible(*fields)
         return None
     finally:
         file.close()

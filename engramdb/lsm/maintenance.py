@@ -25,7 +25,9 @@ class Maintenance:
 
     def wake(self) -> None:
         """There may be something to flush or merge. Cheap, and never blocks on the work itself."""
-        if self._core.options.background:
+        if not self._core.options.background:
+            self._core.merge_due = True
+        else:
             self._flush_needed.set()
             self._merge_needed.set()
             if not self._threads:
@@ -34,6 +36,7 @@ class Maintenance:
     def run_inline(self) -> None:
         """Without threads: do what there is to do, now. Not under any lock."""
         if not self._core.options.background:
+            self._core.merge_due = False
             while flush_oldest(self._core):
                 pass
             while compact_once(self._core):

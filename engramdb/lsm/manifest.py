@@ -14,7 +14,9 @@ number counts. If that one fails its checksum the database is refused: only repa
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -23,7 +25,14 @@ import xxhash
 
 from engramdb.errors import CorruptionError, IncompatibleFormatError
 from engramdb.lsm.environment import Environment
-from engramdb.lsm.limits import MANIFESTS_KEPT
+from engramdb.lsm.limits import (
+    DIMENSION_MAX,
+    MANIFESTS_KEPT,
+    NUMBER_MAX,
+    RUN_ROWS_MAX,
+    TIME_MAX,
+    VECTOR_NUMBER_MAX,
+)
 from engramdb.lsm.retention import History, KeepAll, KeepFor, KeepLast
 
 MAGIC: Final = b"ENGRAMMF"
@@ -32,6 +41,9 @@ FEATURES: Final = frozenset[str]()  # what this version understands beyond forma
 HEADER: Final = struct.Struct("<8sII16s")
 assert HEADER.size == 32
 _PREFIX: Final = "MANIFEST-"
+_DIGITS: Final = re.compile(r"[0-9]{20}")
+_UUID: Final = re.compile(r"[0-9a-f]{32}")
+_EPOCH_MAX: Final = 2**32 - 2  # the next one has to fit the header of a log
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +123,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         raise IncompatibleFormatError(f"unknown history policy {kind!r}: upgrade EngramDB")
 
 
+_HISTORY_MIN: Final = {"all": 0, "last": 1, "for": 0}
+_HISTORY_MAX: Final = {
+    "all": NUMBER_MAX,
+    "last": 2**32 - 1,
+    "for": timedelta.max // timedelta(microseconds=1),
+}
+
+
 def encode_policy(policy: History) -> tuple[str, int]:
     """As the manifest stores it."""
     if isinstance(policy, KeepLast):
@@ -130,7 +150,7 @@ def numbers_in(names: list[str]) -> list[int]:
     return sorted(
         int(name[len(_PREFIX) :])
         for name in names
-        if name.startswith(_PREFIX) and name.isascii() and name[len(_PREFIX) :].isdigit()
+        if name.startswith(_PREFIX) and _DIGITS.fullmatch(name, len(_PREFIX))
     )
 
 
@@ -141,15 +161,28 @@ def encode(manifest: Manifest) -> bytes:
     return head + xxhash.xxh3_128_digest(head + body) + body
 
 
+def is_sound(data: bytes) -> bool:
+    """Whether header and body fit their checksum."""
+    if len(data) < HEADER.size:
+        return False
+    magic, _, length, digest = HEADER.unpack_from(data)
+    body = data[HEADER.size :]
+    return (
+        magic == MAGIC
+        and len(body) == length
+        and bool(xxhash.xxh3_128_digest(data[:16] + body) == digest)
+    )
+
+
 def decode(data: bytes, path: str) -> Manifest:
     """Raises CorruptionError or IncompatibleFormatError."""
     if len(data) < HEADER.size:
         raise CorruptionError(path, 0, f"at least {HEADER.size} bytes", len(data))
-    magic, version, length, digest = HEADER.unpack_from(data)
+    magic, version, _, digest = HEADER.unpack_from(data)
     if magic != MAGIC:
         raise IncompatibleFormatError(f"{path} is not a manifest of EngramDB: it starts {magic!r}")
     body = data[HEADER.size :]
-    if len(body) != length or xxhash.xxh3_128_digest(data[:16] + body) != digest:
+    if not is_sound(data):
         raise CorruptionError(
             path, 16, "a sound checksum", f"{digest.hex()} over {len(body)} bytes"
         )
@@ -157,12 +190,87 @@ def decode(data: bytes, path: str) -> Manifest:
         raise IncompatibleFormatError(f"{path} has format {version}, this reads {FORMAT}: upgrade")
     try:
         manifest = msgspec.json.decode(body, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(path, HEADER.size, "a manifest", error) from error
     unknown = set(manifest.features) - FEATURES
     if unknown:
         raise IncompatibleFormatError(f"{path} needs {sorted(unknown)}: upgrade EngramDB")
+    if manifest.history[0] not in _HISTORY_MAX:
+        manifest.policy()
+    if len(manifest.spaces) > 1:
+        raise IncompatibleFormatError(f"{path} has several vector spaces: upgrade EngramDB")
+    for what, sound in _facts(manifest):
+        if not sound:
+            raise CorruptionError(path, HEADER.size, what, "something else")
     return manifest
+
+
+def _facts(manifest: Manifest) -> Iterator[tuple[str, bool]]:
+    """What is true of every manifest that was written here: what it is, and whether it is so."""
+    yield "a uuid", _UUID.fullmatch(manifest.database) is not None
+    yield f"an epoch up to {_EPOCH_MAX}", 0 <= manifest.epoch <= _EPOCH_MAX
+    for name in ("number", "next_file", "log_floor"):
+        yield f"{name} from 1 to {NUMBER_MAX}", 1 <= getattr(manifest, name) <= NUMBER_MAX
+    yield "next_vector in range", 1 <= manifest.next_vector <= VECTOR_NUMBER_MAX
+    last_seq = manifest.last_seq
+    yield f"last_seq up to {NUMBER_MAX}", 0 <= last_seq <= NUMBER_MAX
+    yield f"last_time up to {TIME_MAX}", 0 <= manifest.last_time <= TIME_MAX
+    yield "a history floor up to last_seq", 0 <= manifest.history_floor <= last_seq
+    kind, amount = manifest.history
+    yield f"a history policy, {kind}", _HISTORY_MIN[kind] <= amount <= _HISTORY_MAX[kind]
+    for space in manifest.spaces:
+        yield "a dimension", 1 <= space.dimension <= DIMENSION_MAX
+    for name, (seq, time) in manifest.pins.items():
+        yield f"a moment of {name!r}", 0 <= seq <= NUMBER_MAX and 0 <= time <= TIME_MAX
+    for copy in manifest.copies:
+        yield "a path of a copy", bool(copy) and "\0" not in copy
+    entries: list[FileEntry] = [*manifest.segments, *manifest.vectors]
+    numbers = [n for entry in entries for n in (entry.number, entry.marks) if n]
+    yield "each file once", len(set(numbers)) == len(numbers)
+    for entry in entries:
+        yield from _facts_of_file(entry, manifest)
+    for segment in manifest.segments:
+        yield from _facts_of_segment(segment, last_seq)
+    for vectors in manifest.vectors:
+        yield from _facts_of_vectors(vectors, manifest.spaces)
+
+
+def _facts_of_file(entry: FileEntry, manifest: Manifest) -> Iterator[tuple[str, bool]]:
+    number = f"of file {entry.number}:"
+    yield f"{number} number below {manifest.next_file}", 1 <= entry.number < manifest.next_file
+    yield f"{number} marks below {manifest.next_file}", 0 <= entry.marks < manifest.next_file
+    yield f"{number} size", 0 <= entry.size <= NUMBER_MAX
+    yield f"{number} rows", 1 <= entry.rows <= RUN_ROWS_MAX
+    yield f"{number} origin", _UUID.fullmatch(entry.origin) is not None
+    yield f"{number} fingerprint", _UUID.fullmatch(entry.fingerprint) is not None
+    if entry.marks:
+        yield f"{number} marks_size", 0 <= entry.marks_size <= NUMBER_MAX
+        yield f"{number} marks_origin", _UUID.fullmatch(entry.marks_origin) is not None
+        sound = _UUID.fullmatch(entry.marks_fingerprint) is not None
+        yield f"{number} marks_fingerprint", sound
+    yield f"{number} commit_seq", 0 <= entry.commit_seq <= manifest.last_seq
+    yield f"{number} commit_time", 0 <= entry.commit_time <= TIME_MAX
+
+
+def _facts_of_segment(entry: SegmentEntry, last_seq: int) -> Iterator[tuple[str, bool]]:
+    number = f"of segment {entry.number}:"
+    yield f"{number} seq_min and seq_max", 1 <= entry.seq_min <= entry.seq_max <= last_seq
+    yield f"{number} time_min and time_max", 0 <= entry.time_min <= entry.time_max <= TIME_MAX
+    yield f"{number} live", all(0 <= count <= entry.rows for count in entry.live)
+    if entry.commit_seq:
+        seqs, times = (entry.seq_min, entry.seq_max), (entry.time_min, entry.time_max)
+        yield f"{number} the seq of its commit", seqs == (entry.commit_seq, entry.commit_seq)
+        yield f"{number} the time of its commit", times == (entry.commit_time, entry.commit_time)
+
+
+def _facts_of_vectors(entry: VectorEntry, spaces: list[Space]) -> Iterator[tuple[str, bool]]:
+    number = f"of vector file {entry.number}:"
+    known = 0 <= entry.space < len(spaces)
+    yield f"{number} a space", known
+    yield f"{number} dimension", known and entry.dimension == spaces[entry.space].dimension
+    low, high = entry.number_min, entry.number_max
+    yield f"{number} number_min and number_max", 1 <= low <= high < 2**64
+    yield f"{number} unreferenced", 0 <= entry.unreferenced <= entry.rows
 
 
 def load_latest(environment: Environment, directory: str) -> Manifest | None:

@@ -21,6 +21,7 @@ from engramdb.lsm.columns import Column
 from engramdb.lsm.container import MARKS, ContainerReader, ContainerWriter
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64, Rows
+from engramdb.lsm.limits import NUMBER_MAX
 from engramdb.lsm.records import NEVER
 
 _NONE = np.empty(0, np.int64)
@@ -97,9 +98,11 @@ class Marks:
 
     def read(self, reader: ContainerReader, number: int, file_rows: int) -> None:
         """Fill from a mark file of a file with so many rows. Raises CorruptionError."""
-        rows, seqs = reader.column("row").array(), reader.column("seq").array()
-        if len(rows) != len(seqs) or bool((rows >= np.uint64(file_rows)).any()):
-            raise CorruptionError(reader.path, 0, f"marks of {file_rows} rows", "other rows")
+        count = reader.section("row").count
+        if count > file_rows:  # a row is superseded once
+            raise CorruptionError(reader.path, 0, f"marks of {file_rows} rows", f"{count} marks")
+        rows = reader.bounded("row", count, 0, file_rows - 1).array()
+        seqs = reader.bounded("seq", count, 1, NUMBER_MAX).array()
         if bool((seqs[1:] < seqs[:-1]).any()):
             raise CorruptionError(reader.path, 0, "marks in the order of their seq", "disorder")
         self.extend(rows.astype(np.int64), seqs)

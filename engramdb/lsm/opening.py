@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import ExitStack
+
 import msgspec
 
 from engramdb.errors import (
@@ -16,11 +19,12 @@ from engramdb.lsm import manifest as manifests
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.core import DIRECTORIES, Core, live_names, number_of
 from engramdb.lsm.environment import Environment, Lock, LockHeld
-from engramdb.lsm.log_writer import encode_visible
+from engramdb.lsm.log_writer import Visible, encode_visible
 from engramdb.lsm.manifest import Manifest, encode_policy
 from engramdb.lsm.options import Options
-from engramdb.lsm.recovery import Recovered, Replay, open_files
+from engramdb.lsm.recovery import Recovered, Replay, close_files, open_files
 
+_PID = re.compile(r"[0-9]{1,18}")
 _OURS = {*DIRECTORIES, "LOCK", "VISIBLE", "lost", "readers"}
 
 
@@ -45,17 +49,22 @@ def _lock_and_open(
         environment.make_directory(directory)
     elif not create and not manifests.numbers_in(environment.list(directory)):
         raise InvalidInputError("path", f"there is no database at {directory}")
-    try:
-        lock = environment.lock(f"{directory}/LOCK", str(environment.process_id()).encode())
-    except LockHeld as held:
-        pid = held.content.decode("ascii", "replace")
-        raise DatabaseLockedError(directory, int(pid) if pid.isdigit() else None) from held
+    lock = lock_directory(environment, directory)
     try:
         manifest = _manifest(environment, directory, options)
         return _open_to_write(environment, directory, options, manifest, lock)
     except BaseException:
         lock.release()
         raise
+
+
+def lock_directory(environment: Environment, directory: str) -> Lock:
+    """Be the only writer. Raises DatabaseLockedError."""
+    try:
+        return environment.lock(f"{directory}/LOCK", str(environment.process_id()).encode())
+    except LockHeld as held:
+        pid = held.content.decode("ascii", "replace")
+        raise DatabaseLockedError(directory, int(pid) if _PID.fullmatch(pid) else None) from held
 
 
 def _manifest(environment: Environment, directory: str, options: Options) -> Manifest:
@@ -90,7 +99,8 @@ def _manifest(environment: Environment, directory: str, options: Options) -> Man
     return manifest
 
 
-def _highest_number(environment: Environment, directory: str) -> int:
+def highest_number(environment: Environment, directory: str) -> int:
+    """The highest number of a file in the directory; 0 if there is none."""
     return max(
         number_of(name)
         for kind in DIRECTORIES
@@ -104,28 +114,39 @@ def _open_to_write(
     for name in DIRECTORIES:
         if not environment.exists(f"{directory}/{name}"):
             environment.make_directory(f"{directory}/{name}")
-    next_file = max(manifest.next_file, _highest_number(environment, directory) + 1)
-    if environment.exists(f"{directory}/tmp/{manifests.name_of(manifest.number)}"):
-        # its writer did not live to see it durable, and files are removed on its word
-        manifest = msgspec.structs.replace(manifest, number=manifest.number + 1)
-        manifests.publish(environment, directory, manifest)
-    _remove_leftovers(environment, directory, manifest)
+    next_file = max(manifest.next_file, highest_number(environment, directory) + 1)
     cache = BlockCache(options.cache_blocks)
-    segments, vectors = open_files(environment, directory, manifest, cache)
-    recovered = Replay(
-        environment, directory, manifest, options, segments, vectors, read_only=False
-    ).run()
-    core = _core(environment, directory, options, manifest, recovered, cache, next_file, lock)
+    with ExitStack() as unless_opened:
+        segments, vectors = open_files(environment, directory, manifest, cache)
+        unless_opened.callback(close_files, (*segments, *vectors))
+        recovered = Replay(
+            environment, directory, manifest, options, segments, vectors, read_only=False
+        ).run()
+        # only now: a database that is refused is left as it is, for whoever repairs it
+        if environment.exists(f"{directory}/tmp/{manifests.name_of(manifest.number)}"):
+            # its writer did not live to see it durable, and files are removed on its word
+            manifest = msgspec.structs.replace(manifest, number=manifest.number + 1)
+            manifests.publish(environment, directory, manifest)
+        _remove_leftovers(environment, directory, manifest)
+        if environment.is_persistent:
+            _show(environment, directory, recovered, manifest)
+        unless_opened.pop_all()
+    return _core(environment, directory, options, manifest, recovered, cache, next_file, lock)
+
+
+def _show(
+    environment: Environment, directory: str, recovered: Recovered, manifest: Manifest
+) -> None:
+    """What counts of the last log is synced now, and visible."""
     number, length = recovered.predecessor
-    if number and environment.is_persistent:
-        file = f"{directory}/VISIBLE"
-        visible = environment.open(file, "w" if environment.exists(file) else "x")
-        try:
-            state = recovered.state
-            visible.write_at(0, encode_visible(number, length, length, state.seq, state.time))
-        finally:
-            visible.close()
-    return core
+    path = f"{directory}/VISIBLE"
+    visible = environment.open(path, "w" if environment.exists(path) else "x")
+    try:
+        state = recovered.state
+        shown = Visible(number, length, length, state.seq, state.time, manifest.number)
+        visible.write_at(0, encode_visible(shown))
+    finally:
+        visible.close()
 
 
 def _core(
@@ -195,24 +216,29 @@ def load_to_read(
     known: Core | None,
 ) -> tuple[Manifest, Recovered]:
     """Manifest, files and visible log, of one moment although a writer goes on meanwhile."""
+    version = known.state.version if known is not None else None
     problem: Exception | None = None
     for _ in range(100):
         manifest = manifests.load_latest(environment, directory)
         if manifest is None:
             raise InvalidInputError("path", f"there is no database at {directory}")
-        try:
-            version = known.state.version if known is not None else None
-            segments, vectors = open_files(environment, directory, manifest, cache, version)
-            recovered = Replay(
-                environment, directory, manifest, options, segments, vectors, read_only=True
-            ).run()
-        except (OSError, EngramError) as error:
-            problem = error  # the writer has swapped files under our hands, or it is damage
-        else:
-            problem = None
-        latest = manifests.numbers_in(environment.list(directory))[-1]
-        if latest == manifest.number:
-            if problem is not None:
-                raise problem
-            return manifest, recovered
+        problem = None
+        with ExitStack() as unless_read:
+            try:
+                if environment.exists(f"{directory}/tmp/{manifests.name_of(manifest.number)}"):
+                    # its writer may not live to make the name durable: what is shown must stay
+                    environment.sync_directory(directory)
+                segments, vectors = open_files(environment, directory, manifest, cache, version)
+                unless_read.callback(close_files, (*segments, *vectors), version)
+                recovered = Replay(
+                    environment, directory, manifest, options, segments, vectors, read_only=True
+                ).run()
+            except (OSError, EngramError) as error:
+                problem = error  # the writer has swapped files under our hands, or it is damage
+            latest = manifests.numbers_in(environment.list(directory))
+            if latest[-1:] == [manifest.number]:
+                if problem is not None:
+                    raise problem
+                unless_read.pop_all()
+                return manifest, recovered
     raise problem or EngramError(f"{directory} changes too fast to be opened; try again")

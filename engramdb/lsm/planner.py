@@ -61,6 +61,12 @@ def backlog(segments: Sequence[Segment], fan_in: int) -> int:
     return 0 if stretch is None else stretch[1] - stretch[0]
 
 
+def is_behind(segments: Sequence[Segment], files: Sequence[VectorFile], fan_in: int) -> bool:
+    """Whether there are small neighbours to merge. Looks at no column, so that it can be asked when
+    a database is opened."""
+    return backlog(segments, fan_in) > 0 or _small_files(files, fan_in) is not None
+
+
 def plan_segments(
     segments: Sequence[Segment], fan_in: int, policy: History, flushed_seq: int
 ) -> tuple[int, int] | None:
@@ -86,6 +92,10 @@ def plan_vectors(
         dead = file.dead.count_until(flushed_seq)
         if _GARBAGE * file.rows < dead < file.rows:
             return position, position + 1
+    return _small_files(files, fan_in)
+
+
+def _small_files(files: Sequence[VectorFile], fan_in: int) -> tuple[int, int] | None:
     sizes = [4 * file.rows * file.dimension for file in files]
     small = [size if size < _VECTOR_BYTES_MAX // fan_in else -1 for size in sizes]
     # a merge may give two files, of the present and of the past: it must take more than two

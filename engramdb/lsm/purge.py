@@ -8,14 +8,14 @@ it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from engramdb.errors import EngramError
 from engramdb.lsm.compaction import gather
-from engramdb.lsm.core import Core
+from engramdb.lsm.core import DIRECTORIES, Core
 from engramdb.lsm.flush import flush_table
 from engramdb.lsm.keys import U64, Rows, from_list, split
 from engramdb.lsm.manifest import SegmentEntry
@@ -43,7 +43,9 @@ class PurgeReport:
     rewritten.
 
     `copies` are the forks and checkpoints that were made of this database and may still hold the
-    data; `readers` the process ids that may still have old files mapped.
+    data: those that exist where they were made. One that was moved is not known any more, and what
+    was made of a copy is known to that copy alone. If a repair has put anything into `lost/`, that
+    directory is among them too. `readers` are the process ids that may still have old files mapped.
     """
 
     versions: int
@@ -144,13 +146,13 @@ def _purge(core: Core, targets: _Targets) -> PurgeReport:
         vector_swaps.append((file, written))
     if swaps or vector_swaps:
         _swap(core, swaps, vector_swaps, flushed_seq)
-    environment = core.environment
+    _make_removals_durable(core)
     return PurgeReport(
         versions=versions,
         connection_versions=edge_versions,
         vectors=vectors,
         files_rewritten=len(swaps) + len(vector_swaps),
-        copies=tuple(path for path in core.manifest.copies if environment.exists(path)),
+        copies=_copies(core),
         readers=reader_processes(core),
     )
 
@@ -195,10 +197,26 @@ def _swap(
     state = core.state
     version = state.version._replace(segments=tuple(segments), vectors=tuple(files))
     core.state = state._replace(version=version, floor=floor)
+
+
+def _make_removals_durable(core: Core) -> None:
+    """An erasure is done when a power cut cannot bring the old names back: neither those of the
+    files that it has replaced, nor those of a flush or a merge before, which had nothing left to
+    erase but what they had removed."""
     core.remove_obsolete()
-    for name in ("seg", "vec", "wal"):
-        # an erasure is done when a power cut cannot bring the old names back
+    for name in DIRECTORIES:
         core.environment.sync_directory(f"{core.directory}/{name}")
+
+
+def _copies(core: Core) -> tuple[str, ...]:
+    """Where else the data may still be: copies under the names that they were made with, and what a
+    repair has put aside."""
+    environment = core.environment
+    found = [path for path in core.manifest.copies if environment.exists(path)]
+    lost = f"{core.directory}/lost"
+    if environment.exists(lost) and environment.list(lost):
+        found.append(lost)
+    return tuple(found)
 
 
 def reader_processes(core: Core) -> tuple[int, ...]:
@@ -214,5 +232,6 @@ def reader_processes(core: Core) -> tuple[int, ...]:
         if environment.lock_is_held(path):
             found.append(int(name.split("-")[0]))
         else:
-            environment.unlink(path)  # of a reader that was killed
+            with suppress(FileNotFoundError):  # it has just been closed
+                environment.unlink(path)  # of a reader that was killed
     return tuple(sorted(set(found)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,7 @@ from engramdb.lsm.keys import Rows
 from engramdb.lsm.log_format import FILE_HEADER
 from engramdb.lsm.log_reader import PIECE_BYTES, LogRecords
 from engramdb.lsm.log_writer import log_path, read_visible
-from engramdb.lsm.manifest import FileEntry, Manifest
+from engramdb.lsm.manifest import FileEntry, Manifest, name_of
 from engramdb.lsm.marks import Marks
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.options import Options
@@ -49,29 +51,44 @@ def open_files(
 
     open_segments = {s.number: s for s in known.segments} if known else {}
     open_vectors = {v.number: v for v in known.vectors} if known else {}
-    segments, vectors = [], []
-    for entry in manifest.segments:
-        segment = Segment(
-            environment,
-            file_path(directory, "seg", entry.number),
-            entry,
-            cache,
-            read_marks(environment, directory, entry),
-            open_segments.get(entry.number),
-        )
-        segments.append(segment)
-    for vector_entry in manifest.vectors:
-        number = vector_entry.number
-        vectors.append(
-            VectorFile(
+    segments: list[Segment] = []
+    vectors: list[VectorFile] = []
+    with ExitStack() as unless_all_open:
+        unless_all_open.callback(lambda: close_files((*segments, *vectors), known))
+        for entry in manifest.segments:
+            segment = Segment(
                 environment,
-                file_path(directory, "vec", number),
-                vector_entry,
-                read_marks(environment, directory, vector_entry),
-                open_vectors.get(number),
+                file_path(directory, "seg", entry.number),
+                entry,
+                cache,
+                read_marks(environment, directory, entry),
+                open_segments.get(entry.number),
             )
-        )
+            segments.append(segment)
+        for vector_entry in manifest.vectors:
+            number = vector_entry.number
+            vectors.append(
+                VectorFile(
+                    environment,
+                    file_path(directory, "vec", number),
+                    vector_entry,
+                    read_marks(environment, directory, vector_entry),
+                    open_vectors.get(number),
+                )
+            )
+        unless_all_open.pop_all()
     return tuple(segments), tuple(vectors)
+
+
+def close_files(files: Iterable[Segment | VectorFile], known: Version | None = None) -> None:
+    """Close what was opened in vain; what `known` shares stays open. Otherwise whoever keeps the
+    error keeps the files open, by the frames that it came through."""
+    shared: set[ContainerReader] = set()
+    if known is not None:
+        shared = {file.reader for file in known.segments} | {file.reader for file in known.vectors}
+    for file in files:
+        if file.reader not in shared:
+            file.reader.close()
 
 
 def read_marks(environment: Environment, directory: str, entry: FileEntry) -> Marks:
@@ -138,6 +155,13 @@ class Replay:
         """Raises CorruptionError when something is missing that was once synced."""
         numbers = logs_of(self._environment, self._directory, self._manifest)
         visible = self._visible
+        if visible is not None and visible.manifest > self._manifest.number:
+            raise CorruptionError(
+                f"{self._directory}/{name_of(visible.manifest)}",
+                0,
+                "a manifest that was once synced, as VISIBLE says",
+                f"none after number {self._manifest.number}",
+            )
         if (
             visible is not None
             and visible.log >= self._manifest.log_floor
@@ -150,6 +174,7 @@ class Replay:
                 f"a log of {visible.synced} synced bytes, as VISIBLE says",
                 "no file",
             )
+        lengths: list[tuple[int, int]] = []
         for number in numbers:
             if self._follows and (visible is None or number > visible.log):
                 break
@@ -159,18 +184,14 @@ class Replay:
                 used = self._replay(file, number, path, is_last=number == numbers[-1])
             finally:
                 file.close()
-            if self._read_only:
-                continue
-            if not used:
-                self._environment.unlink(path)
-                self._environment.sync_directory(path.rpartition("/")[0])
-            elif number == numbers[-1]:
-                _settle(self._environment, path, used, self._synced(number))
+            lengths.append((number, used))
         wanted = self._options.dimension
         if wanted is not None and self._dimension not in (None, wanted):
             raise InvalidInputError(
                 "dimension", f"{wanted}, but this database has {self._dimension}"
             )
+        if not self._read_only:
+            self._change_logs(lengths)
         version = Version(
             Memtable(0, self._options.memtable_bytes_max),
             tuple(self._tables),
@@ -184,6 +205,18 @@ class Replay:
             self._predecessor,
             self._truncated,
         )
+
+    def _change_logs(self, lengths: list[tuple[int, int]]) -> None:
+        """Remove logs that were never used, and settle the last one. Only when all is known to be
+        sound: a database that is refused is left as it is, for whoever repairs it. `lengths` says
+        how much of each log counts."""
+        for number, used in lengths:
+            path = log_path(self._directory, number)
+            if not used:
+                self._environment.unlink(path)
+                self._environment.sync_directory(path.rpartition("/")[0])
+            elif number == lengths[-1][0]:
+                _settle(self._environment, path, used, self._synced(number))
 
     def _replay(self, file: File, number: int, path: str, *, is_last: bool) -> int:
         """Replay one log. Returns how many bytes of it count; 0 if it was never used."""

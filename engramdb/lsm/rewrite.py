@@ -26,7 +26,8 @@ from engramdb.lsm.segment import Segment
 from engramdb.lsm.segment_writer import write_segment
 from engramdb.lsm.vector_file import Matrix, VectorColumns, VectorFile, write_vector_file
 
-PIECE_ROWS: Final = 64 * BLOCK_ROWS  # payloads gathered at once: short enough for the foreground
+PIECE_BLOCKS_MAX: Final = 64  # of payloads gathered at once: short enough for the foreground
+PIECE_BYTES: Final = 8 * 2**20  # and about so many bytes of them: memory does not grow with them
 _SPLIT_SHARE: Final = 0.25  # of dead rows, from which on they get a file of their own
 
 Take = Callable[[Rows], Matrix]
@@ -86,10 +87,13 @@ def inverse_order(order: Rows, count: int) -> Rows:
     return positions
 
 
-def pieces(rows: int) -> Iterator[tuple[int, int]]:
-    """[start, stop) of the pieces in which payloads are gathered."""
-    for start in range(0, rows, PIECE_ROWS):
-        yield start, min(start + PIECE_ROWS, rows)
+def pieces(rows: int, payload_bytes: int = 0) -> Iterator[tuple[int, int]]:
+    """[start, stop) of the pieces in which payloads are gathered, which take so many bytes in
+    all."""
+    in_block = BLOCK_ROWS * payload_bytes // max(1, rows)
+    step = BLOCK_ROWS * max(1, min(PIECE_BLOCKS_MAX, PIECE_BYTES // max(1, in_block)))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
 
 
 def write_rows(core: Core, rows: RowColumns, payloads: Iterable[Payloads]) -> SegmentEntry | None:

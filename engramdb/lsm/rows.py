@@ -91,6 +91,12 @@ class RowColumns:
     def __len__(self) -> int:
         return len(self.seq)
 
+    @classmethod
+    def empty(cls) -> RowColumns:
+        """No versions."""
+        flags, none = np.empty(0, np.uint8), np.empty(0, np.uint64)
+        return cls(flags, none, none, none, none, flags, none, none, EdgeColumns.empty())
+
     def order(self) -> Rows:
         """The permutation into (class, key, seq descending)."""
         return np.lexsort((~self.seq, self.low, self.high, self.record_class))

@@ -10,7 +10,9 @@ Columns are read, and checked, when they are first used.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from functools import cached_property
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -24,17 +26,31 @@ from engramdb.lsm.columns import Column
 from engramdb.lsm.container import SEGMENT, ContainerReader
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, first_at_least, join
-from engramdb.lsm.limits import PAYLOAD_BYTES_MAX
+from engramdb.lsm.limits import NUMBER_MAX, PAYLOAD_BYTES_MAX
 from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.marks import Marks, Supersession
 from engramdb.lsm.payloads import BLOCK_ROWS, Payloads, open_block
-from engramdb.lsm.records import CLASSES, EDGE, Edge, Record
+from engramdb.lsm.records import (
+    CLASSES,
+    EDGE,
+    PUT,
+    TOMBSTONE,
+    Edge,
+    Record,
+    edge_key,
+)
 from engramdb.lsm.rows import EdgeColumns, RowColumns
+
+_FRAME_BYTES_MIN: Final = 9  # of zstd: the header and one block of a byte
+_RATIO_MAX: Final = 2**16  # zstd stores 128 KiB of one byte in four; and no block in less
 
 _local = threading.local()
 
 
 def _decompress(data: bytes, raw_size: int) -> bytes:
+    # the size in the frame is what is allocated, whatever else is asked for
+    if zstandard.frame_content_size(data) != raw_size or raw_size > _RATIO_MAX * len(data):
+        raise ValueError(f"{len(data)} bytes are not {raw_size} bytes compressed")
     # a decompressor must not be shared between threads, and making one costs more than using it
     try:
         decompressor = _local.decompressor
@@ -42,6 +58,16 @@ def _decompress(data: bytes, raw_size: int) -> bytes:
         decompressor = _local.decompressor = zstandard.ZstdDecompressor()
     out: bytes = decompressor.decompress(data, max_output_size=raw_size)
     return out
+
+
+def out_of_order(classes: npt.NDArray[np.uint8], high: U64, low: U64, seq: U64) -> Rows:
+    """The rows that stand before one that has to stand before them: by class and key, then the
+    newest first."""
+    wrong = seq[:-1] < seq[1:]
+    for column in (low, high, classes):
+        above = column[:-1] > column[1:]
+        wrong = above | ((column[:-1] == column[1:]) & wrong)
+    return np.flatnonzero(wrong)
 
 
 class Segment:
@@ -64,7 +90,6 @@ class Segment:
             return
         self.entry = entry
         self.number = entry.number
-        self.rows = entry.rows
         self.marks = marks
         self._cache = cache
         self.reader = ContainerReader(
@@ -76,17 +101,30 @@ class Segment:
             size=entry.size,
             fingerprint=bytes.fromhex(entry.fingerprint),
         )
-        counts = self.reader.column("class.rows").array().tolist()
-        if len(counts) != len(CLASSES) or sum(counts) != entry.rows:
-            raise CorruptionError(path, 0, f"{entry.rows} rows in three classes", counts)
+        with self.reader.closed_on_error():
+            self._count_rows()
+            if self.rows != entry.rows:
+                at = self.reader.section("class.rows").offset
+                raise CorruptionError(path, at, f"{entry.rows} rows in three classes", self.rows)
+
+    def _count_rows(self) -> None:
+        """How many rows of each class there are, and where they stand."""
+        counts = self.reader.column("class.rows", len(CLASSES)).array().tolist()
+        self.rows = sum(counts)
+        # columns may take no bytes; blocks do, and tie the number of rows to the size of the file
+        blocks, stored = -(-self.rows // BLOCK_ROWS), self.reader.section("blocks")
+        if stored.length < blocks * _FRAME_BYTES_MIN:
+            raise CorruptionError(
+                self.reader.path, stored.entry_offset, f"{blocks} blocks", f"{stored.length} bytes"
+            )
         ends = np.cumsum(counts).tolist()
         self.ranges = [(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
     def _column(self, name: str) -> Column:
-        column = self.reader.column(name)
-        if len(column) != self.rows:
-            raise CorruptionError(self.reader.path, 0, f"{self.rows} rows of {name}", len(column))
-        return column
+        return self.reader.column(name, self.rows)
+
+    def _bounded(self, name: str, low: int, high: int, *, exactly: bool = False) -> Column:
+        return self.reader.bounded(name, self.rows, low, high, exactly=exactly)
 
     @cached_property
     def high(self) -> Column:
@@ -100,17 +138,17 @@ class Segment:
     def seq(self) -> Column:
         if self.entry.commit_seq:  # a bulk load: sequenced after it was written
             return Column(columns.CONSTANT, self.entry.commit_seq, self.rows, b"")
-        return self._column("seq")
+        return self._bounded("seq", self.entry.seq_min, self.entry.seq_max, exactly=True)
 
     @cached_property
     def time(self) -> Column:
         if self.entry.commit_seq:
             return Column(columns.CONSTANT, self.entry.commit_time, self.rows, b"")
-        return self._column("time")
+        return self._bounded("time", self.entry.time_min, self.entry.time_max, exactly=True)
 
     @cached_property
     def kind(self) -> Column:
-        return self._column("kind")
+        return self._bounded("kind", PUT, TOMBSTONE)
 
     @cached_property
     def vector(self) -> Column:
@@ -118,7 +156,7 @@ class Segment:
 
     @cached_property
     def superseded(self) -> Supersession:
-        return Supersession(self._column("superseded"), self.marks)
+        return Supersession(self._bounded("superseded", 0, NUMBER_MAX), self.marks)
 
     @cached_property
     def _bounds(self) -> list[tuple[bytes, bytes]]:
@@ -147,6 +185,14 @@ class Segment:
         if first == last:
             return 0, 0
         return self.low.find(int.from_bytes(key[8:], "big"), first, last)
+
+    def not_after(self, seq: int, first: int, last: int) -> int:
+        """Of the rows [first, last) of one key, newest first, the first that is not above this
+        seq; `last` if all are. A key may have a million versions."""
+        seqs = self.seq
+        if first == last or seqs[first] <= seq:
+            return first
+        return bisect_left(range(last), -seq, first, last, key=lambda row: -seqs[row])
 
     def find_many(self, record_class: int, high: U64, low: U64) -> tuple[Rows, Rows]:
         """For keys that this segment holds: (which of the wanted ones, row of the newest
@@ -177,14 +223,18 @@ class Segment:
 
     @cached_property
     def _blocks(self) -> tuple[Column, Column, Column, Column]:
-        directory = tuple(
-            self.reader.column(f"block.{name}") for name in ("offset", "size", "raw", "sum")
-        )
         blocks = -(-self.rows // BLOCK_ROWS)
-        for column in directory:
-            if len(column) != blocks:
-                raise CorruptionError(self.reader.path, 0, f"{blocks} blocks", len(column))
-        return directory[0], directory[1], directory[2], directory[3]
+        return (
+            self.reader.column("block.offset", blocks),
+            self.reader.column("block.size", blocks),
+            self.reader.column("block.raw", blocks),
+            self.reader.column("block.sum", blocks),
+        )
+
+    @property
+    def payload_bytes(self) -> int:
+        """Of all payloads, not compressed."""
+        return int(self._blocks[2].array().sum())
 
     def _open_block(self, block: int) -> tuple[bytes, Payloads]:
         offsets, sizes, raws, sums = self._blocks
@@ -197,9 +247,8 @@ class Segment:
             raw = _decompress(data, raw_size)
             return raw, open_block(raw, rows)
         except (zstandard.ZstdError, ValueError) as error:
-            raise CorruptionError(
-                self.reader.path, offsets[block], "a block of payloads", error
-            ) from error
+            at = self.reader.section("blocks").offset + offsets[block]
+            raise CorruptionError(self.reader.path, at, "a block of payloads", error) from error
 
     def payload(self, row: int) -> bytes:
         """The payload of one row, through the cache."""
@@ -248,50 +297,82 @@ class Segment:
         start, stop = self.ranges[EDGE]
         if start == stop:
             return EdgeColumns.empty()
-        reader = self.reader
-        read = EdgeColumns(
-            reader.column("source.high").array(),
-            reader.column("source.low").array(),
-            reader.column("target.high").array(),
-            reader.column("target.low").array(),
-            reader.column("type").array(),
+        reader, count = self.reader, stop - start
+        strength = reader.section("strength")
+        if strength.length != 8 * count:
+            raise CorruptionError(
+                reader.path, strength.entry_offset, f"{count} strengths", f"{strength.length} bytes"
+            )
+        types = self._types
+        return EdgeColumns(
+            reader.column("source.high", count).array(),
+            reader.column("source.low", count).array(),
+            reader.column("target.high", count).array(),
+            reader.column("target.low", count).array(),
+            reader.bounded("type", count, 0, len(types) - 1).array(),
             np.frombuffer(reader.blob("strength"), "<f8"),
-            msgspec.msgpack.decode(reader.blob("types"), type=list[str]),
+            types,
         )
-        for name in ("source_high", "source_low", "target_high", "target_low", "type_code"):
-            if len(getattr(read, name)) != stop - start:
-                raise CorruptionError(reader.path, 0, f"{stop - start} edges", name)
-        if len(read.strength) != stop - start or int(read.type_code.max()) >= len(read.types):
-            raise CorruptionError(reader.path, 0, f"{stop - start} edges", "others")
-        return read
+
+    @property
+    def _types(self) -> list[str]:
+        try:
+            return msgspec.msgpack.decode(self.reader.blob("types"), type=list[str])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            at = self.reader.section("types").offset
+            raise CorruptionError(self.reader.path, at, "a list of types", error) from error
 
     def edge(self, row: int) -> Edge:
         """The edge in a row."""
         edges = self.edges
         at = row - self.ranges[EDGE][0]
+        key, type_ = self.key(row), edges.types[int(edges.type_code[at])]
+        source, target = (
+            int(high[at]).to_bytes(8, "big") + int(low[at]).to_bytes(8, "big")
+            for high, low in (
+                (edges.source_high, edges.source_low),
+                (edges.target_high, edges.target_low),
+            )
+        )
+        if key != edge_key(source, target, type_):
+            # a tombstone of what it says it is would be that of another edge
+            at = self.reader.section("types").offset
+            raise CorruptionError(
+                self.reader.path, at, f"ends and type of edge {key.hex()}", "those of another"
+            )
         return Edge(
-            self.key(row),
+            key,
             self.seq[row],
             self.time[row],
             self.kind[row],
             self.payload(row),
-            int(edges.source_high[at]).to_bytes(8, "big")
-            + int(edges.source_low[at]).to_bytes(8, "big"),
-            int(edges.target_high[at]).to_bytes(8, "big")
-            + int(edges.target_low[at]).to_bytes(8, "big"),
-            edges.types[int(edges.type_code[at])],
+            source,
+            target,
+            type_,
             float(edges.strength[at]),
             self.superseded.of(row),
         )
 
+    def _permutation(self, name: str) -> Rows:
+        """A column that holds each number of an edge once."""
+        start, stop = self.ranges[EDGE]
+        column = self.reader.bounded(name, stop - start, 0, stop - start - 1)
+        order = column.array().astype(np.int64)
+        found = np.zeros(len(order), np.bool_)
+        found[order] = True
+        if not bool(found.all()):
+            at = self.reader.section(name).offset
+            raise CorruptionError(self.reader.path, at, "each edge once", "one of them twice")
+        return order
+
     @cached_property
     def _by_source(self) -> tuple[Rows, U64, U64]:
-        order = self.reader.column("by.source").array().astype(np.int64)
+        order = self._permutation("by.source")
         return order, self.edges.source_high[order], self.edges.source_low[order]
 
     @cached_property
     def _by_target(self) -> tuple[Rows, U64, U64]:
-        order = self.reader.column("by.target").array().astype(np.int64)
+        order = self._permutation("by.target")
         return order, self.edges.target_high[order], self.edges.target_low[order]
 
     def adjacent(self, key: bytes, *, incoming: bool) -> Rows:
@@ -310,16 +391,24 @@ class Segment:
         return rows
 
     def columns(self) -> RowColumns:
-        """Everything but the payloads, as arrays."""
+        """Everything but the payloads, as arrays. Raises CorruptionError if rows are not in their
+        order, on which merges rely."""
         kinds: npt.NDArray[np.uint8] = self.kind.array().astype(np.uint8)
         classes = np.repeat(
             np.array(CLASSES, np.uint8), [stop - start for start, stop in self.ranges]
         )
+        high, low, seq = self.high.array(), self.low.array(), self.seq.array()
+        wrong = out_of_order(classes, high, low, seq)
+        if len(wrong):
+            at = self.reader.section("key.high").offset
+            raise CorruptionError(
+                self.reader.path, at, "rows in the order of their keys", f"disorder at {wrong[0]}"
+            )
         return RowColumns(
             classes,
-            self.high.array(),
-            self.low.array(),
-            self.seq.array(),
+            high,
+            low,
+            seq,
             self.time.array(),
             kinds,
             self.vector.array(),

@@ -104,9 +104,21 @@ class Snapshot:
     def time(self) -> int:
         """When its commit was made, in microseconds since the epoch; 0 if nothing is left of it."""
         if self._time is None:
-            changes = self.changes(self.seq - 1)
-            self._time = changes[-1].time if changes else 0
+            self._time = self._find_time()
         return self._time
+
+    def _find_time(self) -> int:
+        """Of one row of the commit: it may have written a million."""
+        for source in self._sources():
+            if isinstance(source, Memtable):
+                row = source.rows_until(self.seq) - 1
+                if row >= 0 and source.seq[row] == self.seq:
+                    return source.time[row]
+            elif source.entry.seq_max >= self.seq:
+                rows = np.flatnonzero(source.seq.array() == np.uint64(self.seq))
+                if len(rows):
+                    return source.time[int(rows[0])]
+        return 0
 
     @property
     def version(self) -> Version:
@@ -150,9 +162,7 @@ class Snapshot:
             if first == last:
                 continue
             if segment.entry.seq_max > seq:
-                seqs = segment.seq
-                while first < last and seqs[first] > seq:
-                    first += 1
+                first = segment.not_after(seq, first, last)
                 if first == last:
                     continue
             found = segment.record(record_class, first)

@@ -24,6 +24,7 @@ from engramdb.lsm.columns import Column
 from engramdb.lsm.container import CHUNK_BYTES, VECTORS, ContainerReader, ContainerWriter
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64, Rows, join, to_list
+from engramdb.lsm.limits import NUMBER_MAX
 from engramdb.lsm.manifest import VectorEntry
 from engramdb.lsm.marks import Marks, Supersession
 from engramdb.lsm.records import NEVER, Vector
@@ -131,20 +132,26 @@ class VectorFile:
             size=entry.size,
             fingerprint=bytes.fromhex(entry.fingerprint),
         )
-        if self.reader.section("matrix").length != 4 * entry.rows * entry.dimension:
-            raise CorruptionError(
-                path, 0, f"{entry.rows} x {entry.dimension} floats", "another size"
-            )
+        with self.reader.closed_on_error():
+            matrix = self.reader.section("matrix")
+            if matrix.length != 4 * entry.rows * entry.dimension:
+                # this is what ties the number of rows to the size of the file
+                raise CorruptionError(
+                    path,
+                    matrix.entry_offset,
+                    f"{entry.rows} x {entry.dimension} floats",
+                    f"{matrix.length} bytes",
+                )
 
     def _column(self, name: str) -> Column:
-        column = self.reader.column(name)
-        if len(column) != self.rows:
-            raise CorruptionError(self.reader.path, 0, f"{self.rows} rows of {name}", len(column))
-        return column
+        return self.reader.column(name, self.rows)
+
+    def _bounded(self, name: str, low: int, high: int) -> Column:
+        return self.reader.bounded(name, self.rows, low, high)
 
     @cached_property
     def numbers(self) -> Column:
-        return self._column("number")
+        return self._bounded("number", self.entry.number_min, self.entry.number_max)
 
     @cached_property
     def high(self) -> Column:
@@ -158,15 +165,15 @@ class VectorFile:
     def born(self) -> Column:
         if self.entry.commit_seq:
             return Column(columns.CONSTANT, self.entry.commit_seq, self.rows, b"")
-        return self._column("born")
+        return self._bounded("born", 0, NUMBER_MAX)
 
     @cached_property
     def dead(self) -> Supersession:
-        return Supersession(self._column("dead"), self.marks)
+        return Supersession(self._bounded("dead", 0, NUMBER_MAX), self.marks)
 
     @cached_property
     def norms(self) -> npt.NDArray[np.float32]:
-        return self._column("norm").array().astype(np.uint32).view(np.float32)
+        return self._bounded("norm", 0, 2**32 - 1).array().astype(np.uint32).view(np.float32)
 
     @cached_property
     def inverse_norms(self) -> npt.NDArray[np.float32]:

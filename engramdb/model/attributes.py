@@ -29,7 +29,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 import numpy as np
 
-from engramdb.errors import InvalidInputError
+from engramdb.errors import CorruptionError, InvalidInputError
 from engramdb.model.limits import (
     ATTRIBUTE_KEY_BYTES_MAX,
     INTEGER_MAX,
@@ -98,8 +98,14 @@ def encode_memory(creation_us: int, reason: str | None, attributes: Mapping[str,
 
 
 def decode_memory(payload: bytes) -> tuple[int, str | None, dict[str, Any]]:
-    """(creation_us, reason, attributes) of a memory's payload, or msgspec.DecodeError."""
-    return _decode_memory(payload)
+    """(creation_us, reason, attributes) of a memory's payload. Raises CorruptionError."""
+    try:
+        decoded = _decode_memory(payload)
+    except _DECODING_ERRORS as error:
+        raise _damaged("a memory", "[creation time, reason, attributes]", error) from error
+    if not _CREATION_MIN <= decoded[0] <= _CREATION_MAX:
+        raise _damaged("a memory", "the time of its creation", decoded[0])
+    return decoded
 
 
 def encode_edge(creation_us: int, attributes: Mapping[str, Any]) -> bytes:
@@ -114,8 +120,14 @@ def encode_edge(creation_us: int, attributes: Mapping[str, Any]) -> bytes:
 
 
 def decode_edge(payload: bytes) -> tuple[int, dict[str, Any]]:
-    """(creation_us, attributes) of a connection's payload, or msgspec.DecodeError."""
-    return _decode_edge(payload)
+    """(creation_us, attributes) of a connection's payload. Raises CorruptionError."""
+    try:
+        decoded = _decode_edge(payload)
+    except _DECODING_ERRORS as error:
+        raise _damaged("a connection", "[creation time, attributes]", error) from error
+    if not _CREATION_MIN <= decoded[0] <= _CREATION_MAX:
+        raise _damaged("a connection", "the time of its creation", decoded[0])
+    return decoded
 
 
 # ---- The check -----------------------------------------------------------------------------------
@@ -343,6 +355,10 @@ def _moment_extension(moment: datetime.datetime) -> msgspec.msgpack.Ext:
     )
 
 
+def _damaged(what: str, expected: str, got: object) -> CorruptionError:
+    return CorruptionError(f"the payload of {what}", 0, expected, got)
+
+
 def _from_extension(code: int, data: memoryview) -> object:
     if code != MOMENT_EXTENSION or len(data) != _MOMENT.size:
         raise msgspec.DecodeError(
@@ -354,6 +370,11 @@ def _from_extension(code: int, data: memoryview) -> object:
     except (OverflowError, ValueError) as error:
         raise msgspec.DecodeError(f"not a moment: {error}") from None
 
+
+# Too deeply nested, no text, a key of a map that cannot be one: each is an error of its own.
+_DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
+_CREATION_MIN: Final = to_microseconds(datetime.datetime.min.replace(tzinfo=datetime.UTC), "")
+_CREATION_MAX: Final = to_microseconds(datetime.datetime.max.replace(tzinfo=datetime.UTC), "")
 
 # Encoders and decoders keep no state between calls, so all threads share these.
 _encode: Final = msgspec.msgpack.Encoder().encode

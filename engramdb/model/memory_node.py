@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
+from engramdb.errors import InvalidInputError
 from engramdb.lsm.records import NO_VECTOR
 from engramdb.model.attributes import check_attributes, check_key, check_value
 from engramdb.model.identifiers import format_key, new_key, parse_id
@@ -71,7 +72,7 @@ class MemoryNode:
         self._creation_us = (
             now_us()
             if creation_timestamp is None
-            else to_microseconds(creation_timestamp, "creation_timestamp")
+            else _checked_moment(creation_timestamp, "creation_timestamp")
         )
         self._stored_vector = NO_VECTOR
         self._seq = 0
@@ -182,3 +183,15 @@ class MemoryNode:
         if self.score is not None:
             parts.append(f"score={self.score:.4f}")
         return f"MemoryNode({', '.join(parts)})"
+
+
+def _checked_moment(moment: object, argument: str) -> int:
+    """A moment in microseconds that has a reading in UTC, or InvalidInputError."""
+    made = to_microseconds(moment, argument)
+    try:
+        from_microseconds(made)
+    except OverflowError:
+        raise InvalidInputError(
+            argument, f"{moment} lies outside the years 1 to 9999 in UTC"
+        ) from None
+    return made

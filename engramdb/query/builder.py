@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from engramdb.errors import InvalidInputError
 from engramdb.lsm.keys import to_list
-from engramdb.lsm.records import MEMORY, Record
+from engramdb.lsm.records import MEMORY
 from engramdb.model.attributes import decode_memory
 from engramdb.model.identifiers import format_keys, parse_id
 from engramdb.model.memory_node import MemoryNode
 from engramdb.model.vectors import Vector
 from engramdb.query.arguments import Where, check_limit, check_query, check_threshold, check_where
 from engramdb.query.moment import Moment, moment_us
+from engramdb.query.source import found_memory
 from engramdb.query.temporal_filter import TemporalFilter
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Query:
         for key, score in matches:
             if self._as_of is None:
                 reader._loaded(key)
-            node = reader._node(source, cast(Record, source.get(MEMORY, key)))
+            node = reader._node(source, found_memory(source, key))
             node.score = score
             nodes.append(node)
         return nodes
@@ -160,7 +161,7 @@ class Query:
     def _accepts(self, source: Source, key: bytes, now_us: int) -> bool:
         if not self._attribute_filters and not self._temporal_filters:
             return True
-        record = cast(Record, source.get(MEMORY, key))
+        record = found_memory(source, key)
         creation_us, _, attributes = decode_memory(record.payload)
         return all(rule.matches(attributes) for rule in self._attribute_filters) and all(
             rule.matches(creation_us, record.time, now_us) for rule in self._temporal_filters

@@ -8,11 +8,12 @@ transaction.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
+from engramdb.errors import CorruptionError
 from engramdb.index.exact import Hit
 from engramdb.lsm.keys import U64, KeyMatrix
-from engramdb.lsm.records import Edge, Record, Vector
+from engramdb.lsm.records import MEMORY, Edge, Record, Vector
 from engramdb.lsm.snapshot import Snapshot, VectorRun
 from engramdb.model.memory_node import MemoryNode
 from engramdb.query.moment import Moment
@@ -105,3 +106,12 @@ class Reader(Protocol):
 
     def _ranked(self, source: Source, query: Vector) -> Iterator[Hit]:
         """Every memory that has a vector with its cosine, best first."""
+
+
+def found_memory(source: Source, key: bytes) -> Record:
+    """The memory of a key that a search or a scan has named. Raises CorruptionError if it is not
+    there: a vector file and the segments contradict each other."""
+    record = source.get(MEMORY, key)
+    if record is None:
+        raise CorruptionError("vec", 0, f"a memory {key.hex()}, as a vector file says", "none")
+    return cast(Record, record)

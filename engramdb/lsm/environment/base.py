@@ -109,7 +109,7 @@ class Environment(ABC):
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Whether there is a file or directory of this name."""
+        """Whether there is a file or directory of this name; OSError if that cannot be told."""
 
     @abstractmethod
     def size(self, path: str) -> int:

@@ -105,6 +105,12 @@ class CrashState:
                 content = self._files[file].data
                 if bit < len(content) * 8:
                     self._files[file] = t.Content(flip(content, bit))
+            case t.Planted(file, data):
+                self._contents.pop(file, None)
+                self.pending = [p for p in self.pending if p.file != file]
+                self._files[file] = t.Content(data)
+            case t.NamePlanted(directory, name, node):
+                self._plant_name(directory, name, node)
             case t.Issued(what):
                 self.issued.append(what)
             case t.Acknowledged(what):
@@ -134,8 +140,22 @@ class CrashState:
             self._last_change[directory, name] = pending
         self.pending.append(pending)
 
+    def _plant_name(self, directory: int, name: str, node: int | None) -> None:
+        before = self._last_change.pop((directory, name), None)
+        if before is not None and not before.done:
+            self._persist(_with_required([before]))
+        if node is None:
+            self._directories[directory].pop(name, None)
+        else:
+            self._directories[directory][name] = node
+
     def _sync_directory(self, directory: int) -> None:
-        done = _with_required(p for p in self.pending if _home(p) == directory and not p.hopeless)
+        self._persist(
+            _with_required(p for p in self.pending if _home(p) == directory and not p.hopeless)
+        )
+
+    def _persist(self, done: set[int]) -> None:
+        """These changes of names are durable."""
         kept = []
         for pending in self.pending:
             if id(pending) in done:

@@ -6,6 +6,8 @@ import errno
 from dataclasses import dataclass
 from typing import Final
 
+from engramdb.lsm.environment.namespace import failure
+
 ANY_CALL: Final = "*"
 
 
@@ -17,9 +19,12 @@ class Fault:
               ...), or ANY_CALL
     error     the errno
     partial   of write_at: so many bytes are written before the error
-    happens   of a change of names: it happens, and the error is reported nevertheless
+    happens   of a change of names, a sync or a truncation: it happens, and the error is reported
+              nevertheless
     drop      of a file's sync: the pending pages are dropped, so that reads give the old content
               again; otherwise reads still give the new content, but no later sync makes it durable
+    raises    raise this instead of an OSError: what a signal handler may throw out of any call, the
+              only way in which a signal is noticed (Python repeats a call that EINTR has ended)
     fired     how many calls it failed
     """
 
@@ -30,6 +35,7 @@ class Fault:
     partial: int = 0
     happens: bool = False
     drop: bool = True
+    raises: type[BaseException] | None = None
     fired: int = 0
     seen: int = 0
 
@@ -42,3 +48,9 @@ class Fault:
             self.fired += 1
             return True
         return False
+
+    def exception(self, *paths: str) -> BaseException:
+        """What the call raises."""
+        if self.raises is not None:
+            return self.raises(f"thrown out of a call of {self.kind}")
+        return failure(self.error, *paths)

@@ -190,7 +190,13 @@ class PosixEnvironment(Environment):
         return PosixFile(path, os.open(path, _FLAGS[mode] | _CLOEXEC, _PERMISSIONS))
 
     def exists(self, path: str) -> bool:
-        return os.path.exists(path)
+        try:
+            os.stat(path)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                return False
+            raise  # os.path.exists would answer "no" to a failing disk
+        return True
 
     def size(self, path: str) -> int:
         return os.stat(path).st_size

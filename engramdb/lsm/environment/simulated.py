@@ -23,7 +23,7 @@ from engramdb.lsm.environment import trace as t
 from engramdb.lsm.environment.base import Data, Environment, File, Lock, LockHeld, Mode
 from engramdb.lsm.environment.crash import CrashState, flip, resize
 from engramdb.lsm.environment.faults import Fault
-from engramdb.lsm.environment.namespace import Change, Namespace, failure
+from engramdb.lsm.environment.namespace import Change, Entry, Namespace, failure
 
 START_US: Final = 1_700_000_000_000_000
 TICK_US: Final = 1_000
@@ -90,7 +90,7 @@ class SimulatedFile(File):
                 content[offset : offset + len(written)] = written
                 self._disk.trace.events.append(t.Write(node.number, offset, written))
             if fault is not None:
-                raise failure(fault.error, self.path)
+                raise fault.exception(self.path)
 
     def size(self) -> int:
         with self._disk.guard:
@@ -101,11 +101,14 @@ class SimulatedFile(File):
     def truncate(self, length: int) -> None:
         with self._disk.guard:
             node = self._opened(to_write=True)
-            self._disk.call("truncate", self.path)
+            fault = self._disk.count("truncate")
             if length < 0:
                 raise failure(errno.EINVAL, self.path)
-            resize(node.writable(), length)
-            self._disk.trace.events.append(t.Truncate(node.number, length))
+            if fault is None or fault.happens:
+                resize(node.writable(), length)
+                self._disk.trace.events.append(t.Truncate(node.number, length))
+            if fault is not None:
+                raise fault.exception(self.path)
 
     def sync(self) -> None:
         self._sync("sync")
@@ -117,14 +120,16 @@ class SimulatedFile(File):
         with self._disk.guard:
             node = self._opened()
             fault = self._disk.count(kind)
-            if fault is None:
+            if fault is None or fault.happens:
                 self._disk.trace.events.append(t.Sync(node.number))
+                if fault is not None:
+                    raise fault.exception(self.path)
                 return
             self._disk.trace.events.append(t.SyncFailed(node.number, fault.drop))
             if fault.drop:
                 trace = self._disk.trace
                 node.content = CrashState(trace, len(trace.events)).durable(node.number)
-            raise failure(fault.error, self.path)
+            raise fault.exception(self.path)
 
     def map(self) -> memoryview:
         with self._disk.guard:
@@ -197,9 +202,10 @@ class SimulatedDisk(Environment):
         partial: int = 0,
         happens: bool = False,
         drop: bool = True,
+        raises: type[BaseException] | None = None,
     ) -> Fault:
         """Let the nth call of `kind` from now on fail; see `Fault`. Faults add up."""
-        fault = Fault(kind, nth, error, sticky, partial, happens, drop)
+        fault = Fault(kind, nth, error, sticky, partial, happens, drop, raises)
         with self.guard:
             self._faults.append(fault)
         return fault
@@ -217,6 +223,33 @@ class SimulatedDisk(Environment):
                 raise ValueError(f"{path} has {len(node.content)} bytes, so no bit {bit}")
             node.content = flip(node.content, bit)
             self.trace.events.append(t.Rot(node.number, bit))
+
+    def content(self, path: str) -> bytes:
+        """The bytes of a file; no call is counted, and none fails."""
+        with self.guard:
+            return bytes(self._nodes[self._names.file(path)].content)
+
+    def plant(self, path: str, content: bytes | None) -> None:
+        """Replace a file's bytes beneath whoever uses the disk, durably and under each of its
+        names; None takes this name away. The file is made if it is not there."""
+        with self.guard:
+            if content is None:
+                self._plant_name(path, None)
+                return
+            known = self._names.find(path)
+            number = self._next_number() if known is None else self._names.file(path)
+            node = self._nodes.setdefault(number, _Node(number, b""))
+            node.content = bytes(content)
+            self.trace.events.append(t.Planted(number, node.content))
+            if known is None:  # the content first: a crash in between must not find a name alone
+                self._plant_name(path, number)
+
+    def _plant_name(self, path: str, node: int | None) -> None:
+        if node is None:
+            self._names.file(path)  # a directory cannot be taken away
+        directory, name = self._names.place(path)
+        self._names.apply((Entry(directory, name, node),))
+        self.trace.events.append(t.NamePlanted(directory, name, node))
 
     def step_clock(self, microseconds: int) -> None:
         """Set the clock forward, or back; `monotonic` does not notice."""
@@ -249,7 +282,7 @@ class SimulatedDisk(Environment):
         """Count a call that does nothing if it fails, and fail it if it is its turn."""
         fault = self.count(kind)
         if fault is not None:
-            raise failure(fault.error, *paths)
+            raise fault.exception(*paths)
 
     def _change(
         self, change: Change, kind: str, fault: Fault | None, *paths: str, makes: int | None = None
@@ -260,7 +293,7 @@ class SimulatedDisk(Environment):
             self._names.apply(change)
             self.trace.events.append(t.NamesChanged(kind, change, makes))
         if fault is not None:
-            raise failure(fault.error, *paths)
+            raise fault.exception(*paths)
 
     def _next_number(self) -> int:
         self._last_number += 1
@@ -274,7 +307,7 @@ class SimulatedDisk(Environment):
             if mode == "x":
                 return SimulatedFile(self, path, self._create(path, fault), True)
             if fault is not None:
-                raise failure(fault.error, path)
+                raise fault.exception(path)
             return SimulatedFile(self, path, self._nodes[self._names.file(path)], mode == "w")
 
     def _create(self, path: str, fault: Fault | None) -> _Node:
@@ -286,6 +319,7 @@ class SimulatedDisk(Environment):
 
     def exists(self, path: str) -> bool:
         with self.guard:
+            self.call("exists", path)
             return self._names.find(path) is not None
 
     def size(self, path: str) -> int:
@@ -302,10 +336,10 @@ class SimulatedDisk(Environment):
         with self.guard:
             fault = self.count("make_directory")
             if fault is not None and not fault.happens:
-                raise failure(fault.error, path)
+                raise fault.exception(path)
             self._make_directory(path)
             if fault is not None:
-                raise failure(fault.error, path)
+                raise fault.exception(path)
 
     def _make_directory(self, path: str) -> None:
         parent = path.rstrip("/").rpartition("/")[0] or "/"
@@ -341,16 +375,17 @@ class SimulatedDisk(Environment):
         with self.guard:
             fault = self.count("sync_directory")
             directory = self._names.directory(path)
+            failed = fault is not None and not fault.happens
+            event = t.SyncDirectoryFailed if failed else t.SyncDirectory
+            self.trace.events.append(event(directory))
             if fault is not None:
-                self.trace.events.append(t.SyncDirectoryFailed(directory))
-                raise failure(fault.error, path)
-            self.trace.events.append(t.SyncDirectory(directory))
+                raise fault.exception(path)
 
     def lock(self, path: str, content: bytes) -> Lock:
         with self.guard:
             fault = self.count("lock")
             if fault is not None:
-                raise failure(fault.error, path)
+                raise fault.exception(path)
             if self._names.find(path) is None:
                 node = self._create(path, None)
             else:

@@ -79,6 +79,21 @@ class Rot(NamedTuple):
     bit: int
 
 
+class Planted(NamedTuple):
+    """The file holds `data` now, durably, whatever was pending in it."""
+
+    file: int
+    data: bytes
+
+
+class NamePlanted(NamedTuple):
+    """The name stands for `node` now (None: for nothing), durably, whatever was pending for it."""
+
+    directory: int
+    name: str
+    node: int | None
+
+
 class Issued(NamedTuple):
     """Marker: the caller is about to ask for `what`."""
 
@@ -100,6 +115,8 @@ Event = (
     | SyncDirectory
     | SyncDirectoryFailed
     | Rot
+    | Planted
+    | NamePlanted
     | Issued
     | Acknowledged
 )
