@@ -9,8 +9,9 @@ from xxhash import xxh3_128_hexdigest
 
 from engramdb.errors import HistoryUnavailableError
 from engramdb.lsm import Batch, Edge, Options, Record, Snapshot, StorageEngine
-from engramdb.lsm.environment.crash import CrashState
+from engramdb.lsm.environment.crash import EVERYTHING, CrashState
 from engramdb.lsm.environment.simulated import SimulatedDisk, reboot
+from engramdb.lsm.environment.trace import Image
 from engramdb.lsm.manifest import encode_policy, numbers_in
 from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE
 from tests.crash.driver import PATH, SMALL, key, vector
@@ -24,8 +25,11 @@ from tests.crash.oracle import (
     without_leading_tombstones,
 )
 from tests.crash.oracle import Write as Issued
+from tests.crash.searching import check_facade, check_search
 
-READERS_SHARE = 6  # one outcome in so many is looked at by a reader first
+READERS_SHARE = 6  # one outcome in so many is looked at by a reader too
+FACADE_SHARE = 8  # and one in so many of those that are read in full through a Database
+ORACLES_MAX = 2000
 _oracles: dict[tuple[object, ...], Oracle] = {}
 
 
@@ -34,54 +38,64 @@ def oracle_of(commits: tuple[Commit, ...], settings: tuple[object, ...]) -> Orac
     steps = (commits, settings)
     oracle = _oracles.get(steps)
     if oracle is None:
-        if len(_oracles) > 500:
+        if len(_oracles) > ORACLES_MAX:
             _oracles.clear()
         oracle = _oracles[steps] = Oracle(commits, settings)  # type: ignore[arg-type]
     return oracle
 
 
 class Check:
-    """What the enumerator calls for each disk. Recovered databases that are the same, byte for
-    byte and promise for promise, are read in full once."""
+    """What the enumerator calls for each disk. What is the same, byte for byte, and has to give the
+    same answers, is read in full once: `read_in_full` counts these. Of two looks at what was
+    written afterwards, after a power cut and after a close, one in turn is in full. A `thorough`
+    one always looks at everything."""
 
-    def __init__(self, options: Options = SMALL) -> None:
-        self.options = options
+    def __init__(self, options: Options = SMALL, *, thorough: bool = False) -> None:
+        self.options, self.thorough = options, thorough
         self.read_in_full = 0
         self._calls = 0
-        self._known: set[tuple[object, ...]] = set()
+        self._known: set[int] = set()
 
     def __call__(
         self, disk: SimulatedDisk, issued: list[object], acknowledged: list[object]
     ) -> None:
         world = World.of(issued, acknowledged)
         self._calls += 1
-        readers_seq = None if self._calls % READERS_SHARE else self._read_only(disk)
         engine = StorageEngine.open(PATH, self.options, environment=disk)
         oracle, settings = match(engine, world)
-        assert readers_seq in (None, engine.last_seq), f"a reader saw {readers_seq} commits"
+        if self.thorough or not self._calls % READERS_SHARE:
+            self._read_only(disk, world, oracle)
         disk.issue(Recovered(engine.last_seq, settings))
         check_now(engine, oracle)
-        state = CrashState(disk.trace, len(disk.trace.events))
-        after = state.image((-1,) * len(state.pending)).fingerprint
-        known = (after, engine.last_seq, settings, len(issued), len(acknowledged))
-        if known not in self._known:
-            self._known.add(known)
+        if self._is_new(image_of(disk), oracle):
             self.read_in_full += 1
             check_database(engine, oracle)
             self._recover_again(disk.crash([]), oracle)
-            self._check_copies(disk.crash([]), world)
             self._go_on(disk, engine, world, oracle, settings)
         else:
             engine._core.close("the check is over")
+        if world.copies and self._is_new(disk.trace.base, *world.copies):
+            self._check_copies(reboot(disk.trace, disk.trace.base), world)
 
-    def _read_only(self, disk: SimulatedDisk) -> int | None:
-        """What one who may not write sees of the same outcome."""
+    def _is_new(self, image: Image, *what: object) -> bool:
+        """Whether nothing was looked at with this image that had to give these answers."""
+        key = hash((image.fingerprint, *what))
+        is_new = self.thorough or key not in self._known
+        self._known.add(key)
+        return is_new
+
+    def _read_only(self, disk: SimulatedDisk, world: World, oracle: Oracle) -> None:
+        """What one who may not write sees of the same outcome, before it is recovered."""
         same = reboot(disk.trace, disk.trace.base)
         if not same.exists(PATH) or not numbers_in(same.list(PATH)):
-            return None
+            return
         with StorageEngine.open(PATH, self.options, environment=same, read_only=True) as engine:
-            dump(engine)
-            return engine.last_seq
+            seen, _ = match(engine, world)
+            assert seen.last_seq == oracle.last_seq, f"a reader saw {seen.last_seq} commits"
+            if self.thorough or not self._calls % (READERS_SHARE * READERS_SHARE):
+                check_answers(engine, seen)  # its torn log is recovery's business
+            else:
+                check_now(engine, seen)
 
     def _check_copies(self, disk: SimulatedDisk, world: World) -> None:
         for copy, commits, settings in world.copies:
@@ -95,7 +109,10 @@ class Check:
         assert engine.last_seq == oracle.last_seq, (
             f"recovered {oracle.last_seq} commits, and after another power cut {engine.last_seq}"
         )
-        check_now(engine, oracle)
+        if self._is_new(image_of(disk), oracle):
+            check_database(engine, oracle)
+        else:
+            check_now(engine, oracle)
         engine.close()
 
     def _go_on(
@@ -106,7 +123,7 @@ class Check:
         oracle: Oracle,
         settings: int,
     ) -> None:
-        """Write, close, open again."""
+        """Write; what was written is there after another power cut, and after a close."""
         values = vector(0.5, 7.0, 7.0)
         new = Issued(MEMORY, key(999), b"after the crash", values.tobytes())
         commits = (*world.commits[: oracle.last_seq], Commit((new,)))
@@ -115,12 +132,30 @@ class Check:
         batch.put(new.key, new.payload or b"", values)
         engine.commit(batch, sync=True)
         disk.acknowledge(Recovered(len(commits), settings))
-        engine.close()
-        engine = StorageEngine.open(PATH, self.options, environment=disk)
         again = oracle_of(commits, tuple(world.settings[:settings]))
-        assert engine.last_seq == again.last_seq, "a write after the recovery was lost by a close"
-        check_database(engine, again)
+        in_turn = self.read_in_full % 2 == 0
+        self._open_again(disk.crash([]), again, "power cut", in_full=in_turn)
         engine.close()
+        self._open_again(disk, again, "close", in_full=not in_turn)
+
+    def _open_again(
+        self, disk: SimulatedDisk, oracle: Oracle, after: str, *, in_full: bool
+    ) -> None:
+        engine = StorageEngine.open(PATH, self.options, environment=disk)
+        assert engine.last_seq == oracle.last_seq, f"a write after the recovery lost by a {after}"
+        if in_full or self.thorough:
+            check_database(engine, oracle)
+        else:
+            check_now(engine, oracle)
+        engine.close()
+        if self.thorough or not self.read_in_full % FACADE_SHARE:
+            check_facade(disk, oracle)
+
+
+def image_of(disk: SimulatedDisk) -> Image:
+    """What a disk holds for those that use it now."""
+    state = CrashState(disk.trace, len(disk.trace.events))
+    return state.image((EVERYTHING,) * len(state.pending))
 
 
 def match(engine: StorageEngine, world: World) -> tuple[Oracle, int]:
@@ -224,9 +259,14 @@ def check_now(engine: StorageEngine, oracle: Oracle) -> None:
 
 
 def check_database(engine: StorageEngine, oracle: Oracle) -> None:
-    """Every answer at every moment."""
+    """Every byte, and every answer at every moment."""
     report = engine.verify()
     assert report.ok, report.problems
+    check_answers(engine, oracle)
+
+
+def check_answers(engine: StorageEngine, oracle: Oracle) -> None:
+    """Every answer at every moment."""
     floor = engine.stats()["history_floor"]
     may_drop = [
         version.until
@@ -263,6 +303,7 @@ def check_moment(snapshot: Snapshot, oracle: Oracle, vectors: dict[int, bytes]) 
     runs = sorted(read_runs(snapshot))
     wanted = sorted((k, vector_) for k, (_, _, vector_) in memories.items() if vector_)
     assert runs == wanted, f"visible vectors at {seq}: {runs} instead of {wanted}"
+    check_search(snapshot, oracle)
     for record_class, key_ in oracle.versions:
         record = snapshot.get(record_class, key_)
         expected = oracle.state(seq).get((record_class, key_))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +12,14 @@ from engramdb.lsm.environment.simulated import SimulatedDisk
 from engramdb.lsm.options import SYNC
 from engramdb.lsm.records import EDGE, MEMORY, edge_key
 from engramdb.lsm.retention import History
+from engramdb.model.attributes import encode_memory
 from tests.crash.oracle import (
     Commit,
     Copied,
     Pin,
     Promise,
     Purge,
+    Recovered,
     SetHistory,
     Setting,
     Unpin,
@@ -46,6 +48,11 @@ def put(number: int, payload: bytes, *values: float) -> Write:
     return Write(MEMORY, key(number), payload, vector(*values).tobytes() if values else b"")
 
 
+def memory(number: int, text: str, *values: float) -> Write:
+    """A memory as the facade writes it."""
+    return put(number, encode_memory(number, None, {"text": text}), *values)
+
+
 def delete(number: int) -> Write:
     """A tombstone."""
     return Write(MEMORY, key(number), None)
@@ -62,6 +69,14 @@ def disconnect(source: int, target: int, type_: str = "knows") -> Write:
     """The tombstone of an edge."""
     ends = (key(source), key(target), type_)
     return Write(EDGE, edge_key(*ends), None, b"", ends)
+
+
+def columns_of(writes: Sequence[Write]) -> ColumnBatch:
+    """The same memories as columns."""
+    keys = np.frombuffer(b"".join(write.key for write in writes), np.uint8).reshape(-1, 16)
+    floats = b"".join(write.vector for write in writes)
+    matrix = np.frombuffer(floats, np.float32).reshape(len(writes), -1) if floats else None
+    return ColumnBatch(keys, [write.payload or b"" for write in writes], matrix)
 
 
 class Driver:
@@ -82,11 +97,17 @@ class Driver:
         batch = Batch()
         for write in writes:
             self._add(batch, write)
-        self.disk.issue(Commit(writes))
+        waits = self.waits(sync)
+        self.disk.issue(Commit(writes, waits))
         self.commits += 1
+        mine = self.commits  # others may come before it returns
         self.engine.commit(batch, sync=sync, idempotency_key=idempotency or None)
-        if sync or (sync is None and self.options.durability == SYNC):
-            self.promise()
+        if waits:
+            self.disk.acknowledge(Promise(mine, self.settings))
+
+    def waits(self, sync: bool | None) -> bool:
+        """Whether a commit with this argument returns only when it is durable."""
+        return sync or (sync is None and self.options.durability == SYNC)
 
     def _add(self, batch: Batch, write: Write) -> None:
         if write.ends is not None:
@@ -111,14 +132,13 @@ class Driver:
 
     def bulk(self, *writes: Write) -> None:
         """Many memories as columns; all have a vector, or none has."""
-        keys = np.frombuffer(b"".join(write.key for write in writes), np.uint8).reshape(-1, 16)
-        floats = b"".join(write.vector for write in writes)
-        matrix = np.frombuffer(floats, np.float32).reshape(len(writes), -1) if floats else None
-        columns = ColumnBatch(keys, [write.payload or b"" for write in writes], matrix)
-        self.disk.issue(Commit(writes))
+        columns = columns_of(writes)
+        waits = columns.nbytes() >= self.options.bulk_bytes_min or self.waits(None)
+        self.disk.issue(Commit(writes, waits))
         self.commits += 1
         self.engine.commit_columns(columns)
-        self.promise()
+        if waits:
+            self.promise()
 
     def _set(self, step: Setting, act: Callable[[], object]) -> None:
         self.disk.issue(step)
@@ -201,4 +221,7 @@ class Driver:
     def _open(self, **changes: object) -> None:
         self.options = replace(self.options, **changes)  # type: ignore[arg-type]
         self.engine = StorageEngine.open(PATH, self.options, environment=self.disk)
+        if self.engine.last_seq < self.commits:  # some had failed, and their numbers are free again
+            self.commits = self.engine.last_seq
+            self.disk.issue(Recovered(self.commits, self.settings))
         self.promise()  # what a recovery has shown must stay

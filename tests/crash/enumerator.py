@@ -21,6 +21,11 @@ power cuts leave of that is checked in the same way, with the same promises. A c
 write marks what it issues and acknowledges on its disk, as a workload does; it is counted in.
 
 A workload without `disk.issue` has issued what it acknowledged, and the next one.
+
+Where a workload issues FROM_HERE, the crashes begin; else they do at its start.
+
+Markers must be hashable. `seen`, given to several calls, makes an image that was met in one of them
+with the same promises count, and be checked, only once in all of them.
 """
 
 from __future__ import annotations
@@ -32,12 +37,13 @@ from dataclasses import dataclass
 
 from engramdb.lsm.environment.crash import EVERYTHING, NOTHING, SIZE_ONLY, CrashState
 from engramdb.lsm.environment.simulated import SimulatedDisk, random_choice, reboot
-from engramdb.lsm.environment.trace import Acknowledged, Issued, NamesChanged, Trace, Write
+from engramdb.lsm.environment.trace import Acknowledged, Image, Issued, NamesChanged, Trace, Write
 
 Workload = Callable[[SimulatedDisk, Callable[[object], None]], None]
 Check = Callable[[SimulatedDisk, list[object], list[object]], None]
 Choice = tuple[int, ...]
 
+FROM_HERE = "from here"
 CANDIDATES_MAX = 4096  # choices thought of at one point
 NESTED_STATES_MAX = 32  # about how many outcomes to look at of one crashed recovery
 DESCRIBED_MAX = 24
@@ -75,6 +81,10 @@ class _Promises:
     issued: list[object]
     acknowledged: list[object]
 
+    def key_with(self, image: Image) -> int:
+        """The same for the same image with the same promises."""
+        return hash((image.fingerprint, tuple(self.issued), tuple(self.acknowledged)))
+
     def at(self, state: CrashState) -> _Promises:
         acknowledged = self.acknowledged + state.acknowledged
         if state.issued or any(isinstance(event, Issued) for event in state.trace.events):
@@ -93,6 +103,7 @@ def enumerate_crashes(
     depth: int = 1,
     ordered: bool = False,
     name: str | None = None,
+    seen: set[int] | None = None,
 ) -> Counts:
     """Check what power cuts can leave of the workload; CrashFailure at the first that is wrong.
 
@@ -100,7 +111,7 @@ def enumerate_crashes(
     more than 1. `ordered`: only disks that persist in the order of issue (a few images per point).
     """
     name = name or getattr(workload, "__name__", repr(workload))
-    search = _Search(name, check, seed, depth, ordered)
+    search = _Search(name, check, seed, depth, ordered, set() if seen is None else seen)
     trace = run_traced(workload, seed)
     search.counts.points = len(trace.events) + 1
     search.go(trace, _Promises([], []), states_max, ())
@@ -148,12 +159,13 @@ class _Sample:
 
 
 class _Search:
-    def __init__(self, name: str, check: Check, seed: int, depth: int, ordered: bool) -> None:
+    def __init__(
+        self, name: str, check: Check, seed: int, depth: int, ordered: bool, seen: set[int]
+    ) -> None:
         self.name, self.check, self.seed = name, check, seed
-        self.depth, self.ordered = depth, ordered
+        self.depth, self.ordered, self.seen = depth, ordered, seen
         self.counts = Counts()
         self.rng = random.Random(f"{name}/{seed}")
-        self.seen: set[tuple[bytes, int, int]] = set()
 
     def go(self, trace: Trace, promises: _Promises, states_max: int, path: tuple[str, ...]) -> None:
         """Check the outcomes of one trace, `states_max` images at most."""
@@ -171,7 +183,7 @@ class _Search:
                 image = state.image(choice)
                 self.counts.states += 1
                 self.counts.nested_states += bool(path)
-                key = image.fingerprint, len(now.issued), len(now.acknowledged)
+                key = now.key_with(image)
                 if key in self.seen:
                     continue
                 self.seen.add(key)
@@ -207,11 +219,15 @@ class _Search:
         """How many images each point may have: what it can use, or an equal share."""
         state = CrashState(trace)
         wanted = []
+        first = _first_point(trace)
         for point in range(len(trace.events) + 1):
             state.advance_to(point)
+            if point < first:
+                wanted.append(0)
+                continue
             wanted.append(len(state.pending) + 1 if self.ordered else _candidate_count(state))
-        if len(wanted) > states_max:
-            chosen = set(self.rng.sample(range(len(wanted)), states_max))
+        if len(wanted) - first > states_max:
+            chosen = set(self.rng.sample(range(first, len(wanted)), states_max))
             return [int(point in chosen) for point in range(len(wanted))]
         left = states_max
         budgets = [0] * len(wanted)
@@ -249,6 +265,12 @@ class _Search:
                 choice[i] = self.rng.randrange(1 << pending.sectors + 1)
                 torn.append(tuple(choice))
         return torn[:room]
+
+
+def _first_point(trace: Trace) -> int:
+    """The first point at which to crash."""
+    here = Issued(FROM_HERE)
+    return trace.events.index(here) if here in trace.events else 0
 
 
 def _candidate_count(state: CrashState) -> int:

@@ -30,9 +30,10 @@ class Write(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A batch was issued."""
+    """A batch was issued; `sync`: nobody may see it before it is durable."""
 
     writes: tuple[Write, ...]
+    sync: bool = True
 
 
 class Pin(NamedTuple):
@@ -137,6 +138,8 @@ class Oracle:
 
     def __init__(self, commits: tuple[Commit, ...], settings: tuple[Setting, ...]) -> None:
         self.last_seq = len(commits)
+        self._hash = hash((commits, settings))
+        self.nearest: dict[int, list[tuple[bytes, float]]] = {}  # of searches, by seq
         self.pins: dict[str, int] = {}
         self.policy: History = KeepAll()
         self.policies: list[History] = [self.policy]
@@ -158,6 +161,9 @@ class Oracle:
                 if not any(_is_purged(write, seq, purge) for purge in purges):
                     self._add(seq, write)
         self._states = [self._state(seq) for seq in range(self.last_seq + 1)]
+
+    def __hash__(self) -> int:
+        return self._hash  # the same for the same steps, though made anew
 
     def _add(self, seq: int, write: Write) -> None:
         listed = self.versions.setdefault((write.record_class, write.key), [])

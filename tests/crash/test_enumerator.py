@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from dataclasses import dataclass, replace
 
 import pytest
 
+from engramdb.lsm.environment.crash import EVERYTHING, NOTHING, CrashState
 from engramdb.lsm.environment.simulated import SimulatedDisk
-from tests.crash.enumerator import Counts, CrashFailure, Workload, enumerate_crashes, reproduce
+from tests.crash.enumerator import (
+    FROM_HERE,
+    Counts,
+    CrashFailure,
+    Workload,
+    enumerate_crashes,
+    reproduce,
+    run_traced,
+)
 
 HEADER = b"TOYLOG01"
 FRAME = struct.Struct("<II")
@@ -218,3 +228,53 @@ def test_without_issue_markers_one_more_than_acknowledged_may_be_there() -> None
             acknowledge(record)
 
     enumerate_crashes(workload, check_of(RIGHT), states_max=1500)
+
+
+def test_where_few_operations_are_pending_every_subset_of_them_is_tried() -> None:
+    def workload(disk: SimulatedDisk, acknowledge: object) -> None:
+        disk.make_directory("/toy")
+        file = disk.open("/toy/one", "x")
+        file.write_at(0, b"a" * 700)
+        disk.open("/toy/two", "x").write_at(0, b"b" * 40)
+        file.write_at(700, b"c" * 900)
+        disk.rename("/toy/two", "/toy/three")
+
+    wanted = set()
+    trace = run_traced(workload, 1)
+    for point in range(len(trace.events) + 1):
+        state = CrashState(trace, point)
+        for choice in itertools.product((NOTHING, EVERYTHING), repeat=len(state.pending)):
+            wanted.add(state.image(choice).fingerprint)
+    found, sizes = set(), set()
+
+    def check(disk: SimulatedDisk, issued: list[object], acknowledged: list[object]) -> None:
+        found.add(disk.trace.base.fingerprint)
+        if disk.exists("/toy/one"):
+            content = disk.open("/toy/one", "r").read_at(0, 2000)
+            sizes.add((len(content), len(content.rstrip(b"\0"))))
+
+    enumerate_crashes(workload, check, states_max=4000, seed=1)
+    assert wanted <= found
+    assert (700, 0) in sizes, "the size before the data"
+    assert (700, 512) in sizes, "one sector of two"
+    assert (1600, 700) in sizes and (1600, 1536) in sizes
+
+
+def test_crashes_begin_where_the_workload_says() -> None:
+    def workload(disk: SimulatedDisk, acknowledge: object) -> None:
+        disk.make_directory("/toy")
+        disk.make_directory("/toy/before")
+        disk.issue(FROM_HERE)
+        disk.open("/toy/after", "x")
+
+    def check(disk: SimulatedDisk, issued: list[object], acknowledged: list[object]) -> None:
+        assert disk.exists("/toy/before")
+
+    assert enumerate_crashes(workload, check, states_max=100, seed=1).distinct >= 2
+
+
+def test_what_was_seen_in_one_call_is_not_checked_in_another() -> None:
+    seen: set[int] = set()
+    first = run(RIGHT, states_max=500, seen=seen)
+    again = run(RIGHT, states_max=500, seen=seen)
+    assert first.distinct == len(seen) > 100 and again.distinct == 0
