@@ -1,10 +1,10 @@
-"""Any sequence of operations, against a dict of versions, on a disk that loses power."""
+"""Any sequence of operations, against a dict of versions, on a disk that loses power.
+
+For longer: tests/stress/model.py.
+"""
 
 from __future__ import annotations
 
-import os
-
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -32,8 +32,3 @@ def run(examples: int, steps: int) -> None:
 
 def test_the_database_answers_as_a_dict_of_versions() -> None:
     run(examples=150, steps=50)
-
-
-@pytest.mark.stress
-def test_the_database_answers_as_a_dict_of_versions_for_long() -> None:
-    run(examples=int(os.environ.get("ENGRAMDB_STRESS_EXAMPLES", "5000")), steps=60)
