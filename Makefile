@@ -8,6 +8,7 @@
 # The first of these that is 3.11 or newer and can make environments is taken: make PYTHON=...
 PYTHON = python3 python3.13 python3.12 python3.11
 ARGS =
+MINUTES = 60
 OPTIONAL =
 CODE = engramdb tools tests benchmarks examples
 
@@ -37,8 +38,8 @@ format: .venvs/lint/made ## let ruff fix and format what it can
 bench: .venvs/bench/made ## side by side with what you would pick instead; prints ratios
 	.venvs/bench/bin/python -m benchmarks $(ARGS)
 
-stress: .venvs/test/made ## the long campaigns: hours, not minutes
-	.venvs/test/bin/python -m pytest -n 2 -m stress $(ARGS)
+stress: .venvs/test/made ## the long campaigns, with figures at the end (MINUTES=60)
+	.venvs/test/bin/python -m tests.stress --minutes $(MINUTES) $(ARGS)
 
 clean: ## remove the environments, the caches and what demos have left
 	rm -rf .venvs .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist demo-data

@@ -17,5 +17,5 @@ class Outcome:
 
 
 Campaign = Callable[[float, int], Outcome]
-"""campaign(seconds, seed): goes on until about `seconds` have passed, or until it has done all there
-is to do. It raises only if it is itself at fault; a violation is a failure of its outcome."""
+"""campaign(seconds, seed): goes on until about `seconds` have passed, or until it has done all that
+there is to do. It raises only if it is itself at fault; a violation is a failure of its outcome."""

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engramdb.errors import InvalidInputError
+from engramdb.errors import CorruptionError, InvalidInputError
 from engramdb.model.attributes import (
     check_attributes,
     check_value,
@@ -68,7 +68,11 @@ def _stored(value: Any) -> Any:
     return decode_memory(encode_memory(0, None, {"k": value}))[2]["k"]
 
 
-@given(ATTRIBUTES, st.integers(-(2**62), 2**62), st.none() | TEXTS)
+@given(
+    ATTRIBUTES,
+    st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999),
+    st.none() | TEXTS,
+)
 def test_a_memory_comes_back_with_every_type_as_it_was(
     attributes: dict[str, Any], creation_us: int, reason: str | None
 ) -> None:
@@ -254,9 +258,30 @@ def test_a_reason_is_text(wrong: Any) -> None:
         msgspec.msgpack.encode(
             [1, None, {"a": msgspec.msgpack.Ext(1, struct.pack("<qq", 0, 86_400_000_000))}]
         ),
+        b"\x93\x01\xc0\x81\xa1a\xa2\xff\xfe",  # a str that is not UTF-8
+        b"\x93\x01\xc0\x81\xa1a" + b"\x91" * 100_000,  # nested without an end
+        b"\x93\x01\xc0\x81\xa1a\x81\x80\x01",  # a map as a key of a map
+        b"\x93\x01\xc0\x81\xa1a\xdd\xff\xff\xff\xff",  # four thousand million values
+        msgspec.msgpack.encode([2**62, None, {}]),  # made in a year that there is not
+        msgspec.msgpack.encode([-(2**62), None, {}]),
     ],
-    ids=lambda payload: payload.hex()[:24] or "empty",
+    ids=lambda payload: f"{len(payload)}-{payload.hex()[-20:]}",
 )
-def test_bytes_that_are_no_memory_are_a_decode_error(payload: bytes) -> None:
-    with pytest.raises(msgspec.DecodeError):
+def test_bytes_that_are_no_memory_are_damage(payload: bytes) -> None:
+    with pytest.raises(CorruptionError, match="the payload of a memory"):
         decode_memory(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        encode_memory(1, None, {}),
+        b"\x92\x01\x81\xa1a\xa1\xff",
+        b"\x92\xcf" + b"\x7f" * 8 + b"\x80",
+    ],
+    ids=bytes.hex,
+)
+def test_bytes_that_are_no_connection_are_damage(payload: bytes) -> None:
+    with pytest.raises(CorruptionError, match="the payload of a connection"):
+        decode_edge(payload)

@@ -213,6 +213,29 @@ def test_changes_tell_who_wrote_what(db: Database) -> None:
     assert db.changes(3) == commits[3:] and db.changes(5) == []
 
 
+def test_a_flush_changes_no_order_and_no_message(db: Database) -> None:
+    first, second, third = sorted(str(uuid.UUID(int=n)) for n in (1, 2, 3))
+    db.save_many([MemoryNode(id=each) for each in (second, third, first)])
+    with db.transaction() as tx:
+        for ends in ((third, first), (first, third), (second, first)):
+            tx.connect(*ends)
+    db.save_many([MemoryNode(id=each) for each in (third, second)])
+
+    def told() -> tuple[object, ...]:
+        with pytest.raises(ConflictError) as caught:
+            db.undo(commit=1)
+        return db.changes(0), str(caught.value)
+
+    before = told()
+    assert db.changes(0)[0].saved == [first, second, third]
+    assert [ends[:2] for ends in db.changes(0)[1].connected] == sorted(
+        [(third, first), (first, third), (second, first)]
+    )
+    assert second in before[1]  # type: ignore[operator]
+    db.flush()
+    assert told() == before
+
+
 def test_tags_name_moments_and_keep_them(db: Database) -> None:
     node = MemoryNode()
     believe(db, node, "flat", 1.0)

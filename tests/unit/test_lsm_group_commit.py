@@ -92,7 +92,7 @@ def in_one_group(engine: StorageEngine, works: list[Callable[[], object]]) -> li
     threads = [threading.Thread(target=run, args=(i,)) for i in range(len(works))]
     with core_of(engine).write_lock:  # as while another sync runs
         threads[0].start()
-        while not queue._leading or queue._queue:
+        while queue._leader is None or queue._queue:
             pass
         for i, thread in enumerate(threads[1:], 1):
             thread.start()

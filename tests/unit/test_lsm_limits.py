@@ -9,15 +9,19 @@ import pytest
 from engramdb.errors import InvalidInputError
 from engramdb.lsm import Batch, StorageEngine, log_format
 from engramdb.lsm.environment import MemoryEnvironment
+from engramdb.lsm.environment.simulated import SimulatedDisk
 from engramdb.lsm.limits import (
+    CLOCK_MAX,
     DIMENSION_MAX,
     NAME_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
+    TIME_MAX,
     TYPE_BYTES_MAX,
 )
 from engramdb.lsm.records import MEMORY
 from tests.unit.lsm_support import (
     assert_consistent,
+    columns,
     connect,
     core_of,
     disconnect,
@@ -141,3 +145,20 @@ def test_vector_numbers_and_seqs_above_2_to_the_53(engine: StorageEngine) -> Non
     assert record is not None and record.vector == 2**63 + 6  # type: ignore[union-attr]
     for seq in range(2**53 + 1, 2**53 + 8):
         assert_consistent(engine, engine.at(seq))
+
+
+def test_a_clock_that_is_thousands_of_years_ahead() -> None:
+    """What is committed then can be read back: recovery takes such times for damage."""
+    disk = SimulatedDisk()
+    engine = open_engine(disk)
+    put(engine, 1, b"in time")
+    disk.step_clock(2**58)
+    times = [put(engine, i, b"far ahead").time for i in (2, 3)]
+    engine.commit_columns(columns(range(10, 14)))
+    assert CLOCK_MAX == times[0] < times[1] == times[0] + 1 < TIME_MAX
+    core_of(engine).close("as a killed process leaves it")
+    for _ in range(2):
+        engine = open_engine(disk)
+        put(engine, 4, b"and on")
+        assert value(engine.latest(), 3) == b"far ahead"
+        engine.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engramdb.errors import CorruptionError, EngramError, IncompatibleFormatError
 from engramdb.lsm import log_format, log_reader
 from engramdb.lsm.log_format import FileHeader, encode_body, record_header, seed_of
-from engramdb.lsm.log_writer import VISIBLE, encode_visible
+from engramdb.lsm.log_writer import VISIBLE, Visible, encode_visible
 from engramdb.lsm.records import (
     CLASSES,
     EDGE,
@@ -98,8 +98,8 @@ def test_a_record_of_a_batch() -> None:
 
 
 def test_the_file_visible() -> None:
-    data = encode_visible(17, 640, 704, 9, 1009)
-    expected = b"ENGRAMVI" + struct.pack("<QQQQQQ", 17, 640, 704, 9, 1009, 0)
+    data = encode_visible(Visible(17, 640, 704, 9, 1009, 33))
+    expected = b"ENGRAMVI" + struct.pack("<QQQQQQ", 17, 640, 704, 9, 1009, 33)
     assert data == expected + digest(expected) and len(data) == VISIBLE.size == 64
 
 

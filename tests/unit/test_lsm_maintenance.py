@@ -366,3 +366,35 @@ def fast_switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("how", ["open and close", "flush", "fork", "checkpoint", "purge"])
+def test_files_do_not_add_up_although_no_memtable_is_ever_full(how: str) -> None:
+    disk = SimulatedDisk()
+    engine = open_engine(disk)
+    for i in range(100):
+        put(engine, i, b"x", vec(i, 1))
+        if how == "open and close":
+            engine.close()
+            engine = open_engine(disk)
+        elif how == "flush":
+            engine.flush()
+        elif how == "purge":
+            engine.purge([key(1000)])
+        else:
+            getattr(engine, how)(f"/copy-{i}")
+        stats = engine.stats()
+        assert max(stats["segments"], stats["vector_files"]) <= 8
+    assert len(contents(engine.latest())) == 100
+    assert_consistent(engine)
+    engine.close()
+
+
+def test_threads_merge_what_openings_have_left() -> None:
+    disk = SimulatedDisk()
+    for i in range(3 * 4):
+        with open_engine(disk, fan_in=100) as engine:
+            put(engine, i, b"x", vec(i, 1))
+    with open_engine(disk, background=True) as engine:
+        wait_until(lambda: engine.stats()["segments"] == engine.stats()["vector_files"] == 1)
+        assert_consistent(engine)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from threading import Thread
 from typing import Any
 
+import msgspec
 import pytest
 import xxhash
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from engramdb.errors import CorruptionError, EngramError, IncompatibleFormatError
 from engramdb.lsm import manifest as manifests
 from engramdb.lsm.environment import MemoryEnvironment
-from engramdb.lsm.limits import MANIFESTS_KEPT
+from engramdb.lsm.limits import MANIFESTS_KEPT, NUMBER_MAX, TIME_MAX, VECTOR_NUMBER_MAX
 from engramdb.lsm.manifest import (
     Manifest,
     SegmentEntry,
@@ -32,8 +33,7 @@ from engramdb.lsm.manifest import (
 from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
 from tests.unit.lsm_support import PATH, open_engine, put
 
-U64_MAX = 2**64 - 1
-numbers = st.integers(0, U64_MAX)
+seqs, times = st.integers(0, NUMBER_MAX), st.integers(0, TIME_MAX)
 
 
 def make(number: int = 1, **changes: Any) -> Manifest:
@@ -70,7 +70,11 @@ def write(environment: MemoryEnvironment, number: int, data: bytes) -> None:
     environment.open(path, "x").write_at(0, data)
 
 
-@given(numbers, numbers, st.dictionaries(st.text(max_size=5), st.tuples(numbers, numbers)))
+@given(
+    st.integers(3, NUMBER_MAX),
+    st.integers(1, VECTOR_NUMBER_MAX),
+    st.dictionaries(st.text(max_size=5), st.tuples(seqs, times)),
+)
 def test_it_comes_back(last_seq: int, next_vector: int, pins: dict[str, tuple[int, int]]) -> None:
     file: dict[str, Any] = {"origin": "cd" * 16, "size": 10, "fingerprint": "ef" * 16, "rows": 3}
     manifest = make(
@@ -90,6 +94,93 @@ def test_it_comes_back(last_seq: int, next_vector: int, pins: dict[str, tuple[in
     assert decode(encode(manifest), "file") == manifest
 
 
+FILE = {"origin": "cd" * 16, "size": 10, "fingerprint": "ef" * 16, "rows": 3}
+SEGMENT = {
+    **FILE,
+    "number": 2,
+    "seq_min": 1,
+    "seq_max": 3,
+    "time_min": 4,
+    "time_max": 5,
+    "live": [1, 2, 0],
+}
+VECTORS = {"number": 3, "dimension": 4, "space": 0, "number_min": 1, "number_max": 3, **FILE}
+MARKS = {"marks": 4, "marks_origin": "cd" * 16, "marks_size": 5, "marks_fingerprint": "ef" * 16}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"database": "zz" * 16},
+        {"database": "ab" * 15},
+        {"epoch": 2**32 - 1},
+        {"epoch": -1},
+        {"next_file": 2**63},
+        {"next_file": 3},
+        {"next_vector": 0},
+        {"next_vector": 2**64 - 1},
+        {"log_floor": -1},
+        {"last_seq": 2**64},
+        {"last_seq": 2},
+        {"last_time": 2**60},
+        {"history": ["last", 0]},
+        {"history": ["for", 2**70]},
+        {"history_floor": -1},
+        {"history_floor": 4},
+        {"pins": {"a": [-1, 0]}},
+        {"pins": {"a": [1, 2**62]}},
+        {"copies": ["a\0b"]},
+        {"spaces": []},
+        {"spaces": [{"name": "", "dimension": 0}]},
+        {"spaces": [{"name": "", "dimension": 65_537}]},
+        {"spaces": [{"name": "", "dimension": 5}]},
+        {"segments": [SEGMENT, SEGMENT]},
+        {"segments": [{**SEGMENT, "number": 3}]},
+        {"segments": [{**SEGMENT, "origin": "x"}]},
+        {"segments": [{**SEGMENT, "fingerprint": " " * 32}]},
+        {"segments": [{**SEGMENT, "rows": 0}]},
+        {"segments": [{**SEGMENT, "rows": 2**40}]},
+        {"segments": [{**SEGMENT, "size": -1}]},
+        {"segments": [{**SEGMENT, "seq_min": 4}]},
+        {"segments": [{**SEGMENT, "time_max": 2**62}]},
+        {"segments": [{**SEGMENT, "live": [4, 0, 0]}]},
+        {"segments": [{**SEGMENT, "commit_seq": 2, "commit_time": 4}]},
+        {"segments": [{**SEGMENT, "commit_seq": 2**63}]},
+        {"segments": [{**SEGMENT, **MARKS, "marks": 2**63}]},
+        {"segments": [{**SEGMENT, **MARKS, "marks_fingerprint": ""}]},
+        {"segments": [{**SEGMENT, **MARKS, "marks_size": -1}]},
+        {"vectors": [{**VECTORS, "dimension": 0}]},
+        {"vectors": [{**VECTORS, "space": 1}]},
+        {"vectors": [{**VECTORS, "space": -1}]},
+        {"vectors": [{**VECTORS, "number_max": 2**64}]},
+        {"vectors": [{**VECTORS, "unreferenced": 4}]},
+    ],
+    ids=str,
+)
+def test_a_sound_checksum_over_what_cannot_be(wrong: dict[str, Any]) -> None:
+    right = {
+        **msgspec.to_builtins(make(last_seq=3, spaces=[Space("", 4)])),
+        "segments": [SEGMENT],
+        "vectors": [VECTORS],
+    }
+    assert decode(sealed(msgspec.json.encode(right)), "file").segments[0].rows == 3
+    with pytest.raises(CorruptionError, match=r"^file is damaged at offset 32: expected "):
+        decode(sealed(msgspec.json.encode({**right, **wrong})), "file")
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"copies":["\xe9"]}', b'{"x":' * 100_000, b"9" * 9999]
+)
+def test_a_body_that_is_no_json_of_ours(body: bytes) -> None:
+    with pytest.raises(CorruptionError, match="expected a manifest"):
+        decode(sealed(body), "file")
+
+
+def test_several_vector_spaces_are_of_the_future() -> None:
+    with pytest.raises(IncompatibleFormatError, match="upgrade"):
+        decode(encode(make(spaces=[Space("", 4), Space("b", 4)])), "file")
+
+
 def test_the_frame_byte_by_byte() -> None:
     data = encode(make())
     body = data[32:]
@@ -99,6 +190,7 @@ def test_the_frame_byte_by_byte() -> None:
 
 def test_numbers_are_read_from_names() -> None:
     names = ["LOCK", name_of(12), name_of(3), "MANIFEST-x", "MANIFEST-", name_of(2**63)]
+    names += ["MANIFEST-7", "MANIFEST-" + "9" * 5000, name_of(4) + "~"]
     assert numbers_in(names) == [3, 12, 2**63]
     assert name_of(42) == "MANIFEST-00000000000000000042"
 

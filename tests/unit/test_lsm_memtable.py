@@ -34,6 +34,36 @@ def test_each_moment_finds_its_version() -> None:
     assert record[:6] == (key(1), 3, 103, PUT, b"3", 0)
 
 
+class Counting(list[int]):
+    """A column that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, row: int) -> int:  # type: ignore[override]
+        self.reads += 1
+        return super().__getitem__(row)
+
+
+@pytest.mark.parametrize("others", [0, 1, 7, 100])
+def test_an_old_version_among_very_many_is_found_in_few_steps(others: int) -> None:
+    table, rows = Memtable(1, 1 << 30), 20_000
+    for seq in range(1, rows + 1):
+        i = 0 if seq % (others + 1) == 0 else 1 + seq % 50
+        table.append(Operation(MEMORY, key(i), PUT, b""), seq, seq, 0)
+    expected = {0: [NO_ROW] * (rows + 1), 3: [NO_ROW] * (rows + 1)}
+    for i, column in expected.items():
+        for seq in range(1, rows + 1):
+            mine = table.keys[seq - 1] == key(i)
+            column[seq] = seq - 1 if mine else column[seq - 1]
+    table.previous = steps = Counting(table.previous)  # type: ignore[assignment]
+    for seq in (*range(0, rows + 1, 97), *range(200)):
+        for i, column in expected.items():
+            steps.reads = 0
+            assert table.find(MEMORY, key(i), seq) == column[seq]
+            assert table.find(EDGE, key(i), seq) == NO_ROW
+            assert steps.reads <= 2 * rows**0.5
+
+
 def test_it_is_full_by_what_it_holds() -> None:
     table = Memtable(1, 5000)
     seq = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -119,7 +120,13 @@ def interrupt(
         "before the manifest": (core, "publish"),
         "after": (core, "publish"),
     }[point]
-    once(patch_, owner, name, act, after=point.startswith("after"))
+    once(patch_, owner, name, lambda: elsewhere(act), after=point.startswith("after"))
+
+
+def elsewhere(act: Callable[[], object]) -> None:
+    """In another thread, as it happens: none may write within a call of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(act).result()
 
 
 @pytest.mark.parametrize("point", POINTS)

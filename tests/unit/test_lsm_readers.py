@@ -246,3 +246,71 @@ def test_a_killed_reader_is_forgotten(tmp_path: Path) -> None:
         for stream in (reader.process.stdin, reader.process.stdout):
             assert stream is not None
             stream.close()
+
+
+def test_a_reader_that_closes_during_a_purge_stops_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # its file is gone when the purge wants to remove it: that poisoned the writer
+    path = str(tmp_path / "db")
+    with open_engine(None, path) as engine:
+        put(engine, 1, b"x")
+        reader = open_engine(None, path, read_only=True)
+        environment = core_of(engine).environment
+        is_held = environment.lock_is_held
+
+        def closed_meanwhile(name: str) -> bool:
+            reader.close()
+            return is_held(name)
+
+        monkeypatch.setattr(environment, "lock_is_held", closed_meanwhile)
+        assert engine.purge([key(5)]).readers == ()
+        monkeypatch.undo()
+        put(engine, 2, b"goes on")
+
+
+def test_a_purge_while_a_reader_closes_stops_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the purge finds a file that nobody locks and removes it before the reader does
+    path = str(tmp_path / "db")
+    with open_engine(None, path) as engine:
+        put(engine, 1, b"x")
+        reader = open_engine(None, path, read_only=True)
+        lock = core_of(reader).file_lock
+        assert lock is not None
+
+        class Lock:
+            def release(self) -> None:
+                assert lock is not None
+                lock.release()
+                assert engine.purge([key(5)]).readers == ()
+
+        core_of(reader).file_lock = Lock()  # type: ignore[assignment]
+        reader.close()
+        assert os.listdir(tmp_path / "db" / "readers") == []
+
+
+def test_a_bulk_load_that_a_reader_saw_survives_a_power_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # the name of its manifest was visible to others before the directory was synced
+    disk = SimulatedDisk()
+    engine = open_engine(disk, bulk_bytes_min=1)
+    put(engine, 1, b"before")
+    reader = StorageEngine.open(PATH, environment=disk, read_only=True)
+    seen: list[int] = []
+    real = SimulatedDisk.sync_directory
+
+    def sync_directory(on: SimulatedDisk, path: str) -> None:
+        if path == PATH and not seen:
+            seen.append(0)  # once: the reader syncs, too
+            seen[0] = reader.refresh()
+            seen.append(StorageEngine.open(PATH, environment=disk.crash([])).last_seq)
+        real(on, path)
+
+    engine.flush()
+    monkeypatch.setattr(SimulatedDisk, "sync_directory", sync_directory)
+    engine.commit_columns(columns(range(2, 5)))
+    shown, survived = seen
+    assert shown == survived == 2

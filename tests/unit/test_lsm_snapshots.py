@@ -10,6 +10,7 @@ import pytest
 
 from engramdb.errors import ClosedError, HistoryUnavailableError
 from engramdb.lsm import Batch, KeepLast, Snapshot, StorageEngine
+from engramdb.lsm.columns import Column
 from engramdb.lsm.environment.simulated import SimulatedDisk
 from engramdb.lsm.records import EDGE, MEMORY, NEVER, PATCH, PUT, TOMBSTONE
 from tests.unit.lsm_support import (
@@ -312,3 +313,45 @@ def test_a_wide_scan_comes_in_batches_with_everything_in_step(engine: StorageEng
         assert np.unique(rows.seqs).tolist() == [1]
     assert total == 40_000
     assert core_of(engine).path("seg", 1).startswith(PATH)
+
+
+def test_a_memory_with_very_many_versions_is_read_in_few_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads = 0
+
+    def count(column: Column, row: int) -> int:
+        nonlocal reads
+        reads += 1
+        return get(column, row)
+
+    get = Column.__getitem__
+    with open_engine(SimulatedDisk(), durability="os") as engine:
+        for n in range(4):
+            for seq in range(1, 2001):
+                put(engine, 1, b"%d" % (2000 * n + seq))
+            put(engine, 2, b"x") if n < 3 else None
+            engine.flush()
+        engine.compact()
+        monkeypatch.setattr(Column, "__getitem__", count)
+        for seq in (1, 2, 777, 1999, 2000, 4444, 8002):
+            reads = 0
+            record = engine.at(seq).get(MEMORY, key(1))
+            assert record is not None and record.seq == seq
+            assert reads < 60
+        assert engine.at(2001).get(MEMORY, key(1)).seq == 2000  # type: ignore[union-attr]
+        assert engine.at(0).get(MEMORY, key(1)) is None
+        assert engine.at(2000).get(MEMORY, key(2)) is None
+
+
+def test_the_time_of_a_moment_is_told_without_listing_its_commit(
+    engine: StorageEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(engine)
+    times = {0: 0} | {change.seq: change.time for change in engine.changes(0)}
+    monkeypatch.setattr(Snapshot, "changes", None)
+    assert {seq: engine.at(seq).time for seq in range(engine.last_seq + 1)} == times
+    engine.flush()
+    assert {seq: engine.at(seq).time for seq in range(engine.last_seq + 1)} == times
+    engine.compact()
+    assert {seq: engine.at(seq).time for seq in range(engine.last_seq + 1)} == times

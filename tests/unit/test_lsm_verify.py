@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.unit.lsm_support import (
     contents,
     core_of,
     delete,
+    key,
     open_engine,
     patch,
     put,
@@ -168,3 +170,39 @@ def test_a_closed_engine_is_not_verified(tmp_path: Path) -> None:
     engine.close()
     with pytest.raises(ClosedError):
         engine.verify()
+
+
+@pytest.mark.parametrize("left", [b"", b"ENGR", bytes(4096), None])
+def test_to_a_reader_what_a_killed_writer_had_begun_is_no_damage(
+    left: bytes | None, tmp_path: Path
+) -> None:
+    # it made its next log, or (None) wrote its next record
+    with open_engine(None, str(tmp_path / "db"), durability="os") as engine:
+        put(engine, 1, b"x", vec(1, 2))
+        engine.flush()
+        put(engine, 1, b"y", vec(1, 2))
+        shutil.copytree(tmp_path / "db", tmp_path / "killed")
+    wal = tmp_path / "killed" / "wal"
+    if left is None:
+        (log,) = wal.iterdir()
+        log.write_bytes(log.read_bytes().rstrip(b"\0") + bytes(8) + b"EREC, torn")
+    else:
+        (wal / "000099.wal").write_bytes(left)
+    with open_engine(None, str(tmp_path / "killed"), read_only=True) as reader:
+        before = contents(reader.latest())
+        assert reader.verify().problems == () and contents(reader.latest()) == before
+    with open_engine(None, str(tmp_path / "killed")) as again:
+        assert again.verify().ok and contents(again.latest()) == before
+
+
+def test_a_vector_may_outlive_the_version_that_is_left_of_those_that_shared_it() -> None:
+    # the pinned first version is kept, the second one, with the same vector, is dropped
+    with open_engine(SimulatedDisk(), history=KeepLast(1)) as engine:
+        put(engine, 1, b"first", vec(1, 2))
+        engine.pin("first")
+        patch(engine, 1, b"second")
+        put(engine, 1, b"third", vec(3, 4))
+        put(engine, 1, b"fourth", vec(5, 6))
+        engine.compact()
+        assert [each.seq for each in engine.latest().history(MEMORY, key(1))] == [1, 4]
+        assert engine.verify().problems == ()

@@ -308,3 +308,16 @@ def test_a_temporal_layer_is_no_deletion_unless_it_says_so() -> None:
     assert TemporalLayer(4, CREATED, None, None, {}, deleted=True).deleted
     with pytest.raises(AttributeError):
         layer.seq = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=2))),
+        datetime.max.replace(tzinfo=timezone(-timedelta(hours=2))),
+    ],
+    ids=str,
+)
+def test_a_creation_that_has_no_reading_in_utc_is_refused(moment: datetime) -> None:
+    with pytest.raises(InvalidInputError, match=r"creation_timestamp: .* outside the years"):
+        MemoryNode(creation_timestamp=moment)

@@ -48,6 +48,23 @@ def test_is_persistent(root: str) -> None:
     assert environment.is_persistent
 
 
+def test_a_disk_that_fails_is_not_an_absent_file(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """os.path.exists answers "no" to every error: an unreadable VISIBLE was none then."""
+    environment = PosixEnvironment()
+    assert not environment.exists(f"{root}/absent")
+    assert not environment.exists(f"{root}/{'x' * 300}")
+    assert environment.exists(root)
+
+    def stat(path: str) -> os.stat_result:
+        raise OSError(errno.EIO, "as a failing disk says", path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(OSError, match="as a failing disk says"):
+        environment.exists(f"{root}/absent")
+
+
 def test_short_writes_are_continued(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:7], at))

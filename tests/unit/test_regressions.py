@@ -245,7 +245,7 @@ def test_whoever_shares_a_commit_with_an_interrupted_thread_is_told(
             threads.append(threading.Thread(target=save, args=(name,), daemon=True))
             threads[-1].start()
             deadline = time.monotonic() + WAIT_S
-            while len(committer._queue) != position or not committer._leading:
+            while len(committer._queue) != position or committer._leader is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
     for thread in threads:
@@ -368,7 +368,7 @@ def test_an_impatient_user_who_interrupts_twice_stops_nobody_else(
             threads.append(threading.Thread(target=save, args=(name,), name=name, daemon=True))
             threads[-1].start()
             deadline = time.monotonic() + WAIT_S
-            while len(committer._queue) != position or not committer._leading:
+            while len(committer._queue) != position or committer._leader is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
         time.sleep(0.05)
