@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.stress.__main__ import LAST, SHARES, run, run_all, summed
 from tests.stress.outcome import Outcome
+from tests.stress.runner import LAST, SHARES, run, summed
 
 
 @pytest.mark.parametrize("name", [*SHARES, LAST])
@@ -36,7 +39,25 @@ def test_shares_are_a_whole() -> None:
     assert 0.3 < 1 - sum(SHARES.values()) < 1
 
 
-def test_the_runner_runs_campaigns_beside_each_other() -> None:
-    done = run_all(["erasure", "histories"], 0.05, 3, 2)
-    assert done.keys() == {"erasure", "histories"}
-    assert all(not outcome.failures for _, outcomes in done.values() for outcome in outcomes)
+def test_the_command_runs_campaigns_beside_each_other() -> None:
+    command = [sys.executable, "-m", "tests.stress", "--minutes", "0.05", "--seed", "3"]
+    done = subprocess.run(
+        [*command, "--only", "erasure,histories"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "histories (" in done.stdout and "crash states scanned" in done.stdout
+    assert done.stdout.endswith("\n0 violations\n")
+
+
+def test_an_unknown_campaign_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stress", "--only", "nothing"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 2 and "unknown campaigns: nothing" in done.stderr
