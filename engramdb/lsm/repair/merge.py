@@ -55,6 +55,7 @@ class Merge:
 
     def _merge(self, parts: list[RowColumns]) -> Merged:
         if not parts:
+            self._commits.conclude()
             return Merged(RowColumns.empty(), np.empty(0, np.int64))
         rows = RowColumns.concatenate(parts)
         lost = np.concatenate([source.lost for source in self._inputs])
@@ -102,7 +103,7 @@ class Merge:
         rows.kind[which] = PUT
 
     def _supersede(self, rows: RowColumns, known: Mask) -> None:
-        """Where each version ended. `_ended` keeps what its file said."""
+        """Where each version ended: as its file says, if it does, or where its successor begins."""
         original = rows.superseded
         followed = ~rows.key_starts()
         following = np.full(len(rows), NEVER, np.uint64)

@@ -3,8 +3,8 @@
 Nothing is changed before everything is written. Damaged files get a second name under lost/ first;
 then one manifest makes the new files the database; then the old names go. So a crash leaves the
 directory as it was, or repaired, and repairing again ends the same: a note under lost/ tells which
-files a repair that was cut short has made. Files whose every version was
-brought back go as they would after a merge; no damaged byte is ever thrown away.
+files a repair that was cut short has made. Files whose every version was brought back go as they
+would after a merge; no damaged byte is ever thrown away.
 """
 
 from __future__ import annotations
@@ -62,11 +62,9 @@ class _Repair:
         self._environment, self._directory = environment, directory
         self._findings = Findings()
         visible = read_visible(environment, directory)
-        self._number = 1 + max(  # of the manifest that it publishes
-            visible.manifest if visible is not None else 0,
-            0,
-            *manifests.numbers_in(environment.list(directory)),
-        )
+        known = [0 if visible is None else visible.manifest]
+        known += manifests.numbers_in(environment.list(directory))
+        self._number = max(known) + 1  # of the manifest that it publishes
         self._sources: Sources = Reader(
             environment, directory, self._findings, self._made_from()
         ).read()
