@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from typing import Final
 
 import msgspec
 
@@ -25,6 +26,9 @@ from engramdb.lsm.options import Options
 from engramdb.lsm.recovery import Recovered, Replay, close_files, open_files
 
 _PID = re.compile(r"[0-9]{1,18}")
+REPAIR_NOTE: Final = "-repair-made-files-from-"
+"""In the name of a note under lost/ that a repair which was cut short has left there."""
+
 _OURS = {*DIRECTORIES, "LOCK", "VISIBLE", "lost", "readers"}
 
 
@@ -190,6 +194,10 @@ def _remove_leftovers(environment: Environment, directory: str, manifest: Manife
     for name in environment.list(f"{directory}/wal"):
         if 0 < number_of(name) < manifest.log_floor:
             environment.unlink(f"{directory}/wal/{name}")
+    if environment.exists(f"{directory}/lost"):
+        for name in environment.list(f"{directory}/lost"):
+            if REPAIR_NOTE in name:  # what it tells of is gone now
+                environment.unlink(f"{directory}/lost/{name}")
 
 
 def _open_to_read(environment: Environment, directory: str, options: Options) -> Core:
@@ -219,7 +227,11 @@ def load_to_read(
     version = known.state.version if known is not None else None
     problem: Exception | None = None
     for _ in range(100):
-        manifest = manifests.load_latest(environment, directory)
+        try:
+            manifest = manifests.load_latest(environment, directory)
+        except FileNotFoundError as error:
+            problem = error  # so many later ones came that it was removed
+            continue
         if manifest is None:
             raise InvalidInputError("path", f"there is no database at {directory}")
         problem = None

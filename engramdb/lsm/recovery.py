@@ -161,6 +161,8 @@ class Replay:
                 0,
                 "a manifest that was once synced, as VISIBLE says",
                 f"none after number {self._manifest.number}",
+                "see what Database.repair() brings back, or, if an older copy was put back here on "
+                "purpose, remove VISIBLE",
             )
         if (
             visible is not None

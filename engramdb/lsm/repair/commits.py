@@ -6,9 +6,13 @@ rises to the last commit, and tags of such states are taken away; single version
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 
 from engramdb.lsm.keys import U64
+from engramdb.lsm.log_format import FILE_HEADER
+from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.records import NEVER
 from engramdb.lsm.repair.report import Findings
 from engramdb.lsm.repair.sources import Sources
@@ -87,22 +91,59 @@ class Commits:
     def conclude(self) -> None:
         """Everything is read: what is missing?"""
         sources, findings = self._sources, self._findings
-        present = sources.seqs()
-        for entry in sources.gone:
-            first, last = np.searchsorted(present, np.array([entry.seq_min, entry.seq_max + 1]))
-            if first == last:
-                findings.versions_lost += entry.rows
-                findings.lose_commits(entry.seq_min, entry.seq_max)
-        start = 0 if self._keeps_all and sources.stale else sources.manifest.last_seq
-        gaps = sources.gaps_above(start)
+        for entry in self._gone_for_good():
+            findings.versions_lost += entry.rows
+            findings.lose_commits(entry.seq_min, entry.seq_max)
+        gaps = [gap for gap in sources.gaps_above(sources.manifest.last_seq) if self._is_loss(gap)]
         for first_lost, last_lost in gaps:
             if not findings.must_rebuild:
                 findings.note(f"commits {first_lost} to {last_lost} are in no file")
             findings.lose_commits(first_lost, last_lost)
-        if (sources.misses_commits and not gaps) or any(log.is_cut for log in sources.logs):
+        misses_end = (sources.misses_commits and not gaps) or self._misses_the_last_log()
+        if misses_end or any(log.is_cut for log in sources.logs):
             visible = sources.visible.seq if sources.visible is not None else 0
             findings.lose_commits(self._found_until + 1, visible)
             self.last_seq = max(self.last_seq, self._found_until + 1)
+
+    def _gone_for_good(self) -> list[SegmentEntry]:
+        """The missing segments that were not merged by a manifest that is lost: what they were
+        merged into has commits of them, or at least of the neighbours that went with them, if the
+        policy may have dropped all of theirs."""
+        listed = self._sources.manifest.segments
+        numbers = {entry.number for entry in listed}
+        made = [
+            segment.seq.extremes
+            for segment in self._sources.segments
+            if segment.number not in numbers and segment.rows
+        ]
+        gone = {entry.number for entry in self._sources.gone}
+        lost: list[SegmentEntry] = []
+        for is_gone, group in groupby(listed, lambda entry: entry.number in gone):
+            some = list(group) if is_gone else []
+            for part in [[entry] for entry in some] if self._keeps_all else [some]:
+                first = min((entry.seq_min for entry in part), default=0)
+                last = max((entry.seq_max for entry in part), default=0)
+                if not any(low <= last and first <= high for low, high in made):
+                    lost += part
+        return lost
+
+    def _is_loss(self, gap: tuple[int, int]) -> bool:
+        """A segment is whole: what is missing between its own commits was dropped, or purged."""
+        return not any(
+            segment.seq.extremes[0] < gap[0] and gap[1] < segment.seq.extremes[1]
+            for segment in self._sources.segments
+        )
+
+    def _misses_the_last_log(self) -> bool:
+        """Whether VISIBLE names a log with later commits that is not there."""
+        visible = self._sources.visible
+        return (
+            visible is not None
+            and visible.seq > self._found_until
+            and visible.log >= max(1, self._sources.manifest.log_floor)
+            and visible.synced > FILE_HEADER.size
+            and all(log.number != visible.log for log in self._sources.logs)
+        )
 
     @property
     def lost_nothing(self) -> bool:

@@ -56,6 +56,8 @@ class Merge:
     def _merge(self, parts: list[RowColumns]) -> Merged:
         if not parts:
             self._commits.conclude()
+            if not self._commits.lost_nothing:
+                self._commits.own()
             return Merged(RowColumns.empty(), np.empty(0, np.int64))
         rows = RowColumns.concatenate(parts)
         lost = np.concatenate([source.lost for source in self._inputs])
@@ -75,6 +77,7 @@ class Merge:
         self._supersede(merged.rows, known[first])
         self._commits.conclude()
         if not self._commits.lost_nothing:
+            self._commits.own()  # no state from before is shown under the number of one that is
             self._restore(merged)
             self._disconnect(merged)
         self._order(merged)

@@ -1,8 +1,8 @@
 """Finds everything in a directory that can be part of the database, and reads what is intact.
 
-If the manifest with the highest number is sound, it tells which files count. If not, the newest
-sound one and the files that were written after it do: flush, merge and bulk load write files before
-they publish them, and what a merge read and what it wrote are the same versions.
+If the manifest with the highest number is sound, it tells which files count. If not, every file
+counts: flush, merge and bulk load write files before they publish them, and what a merge read and
+what it wrote are the same versions. A bulk load of which a part was never written was not finished.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engramdb.errors import CorruptionError, IncompatibleFormatError, InvalidInp
 from engramdb.lsm import log_format
 from engramdb.lsm import manifest as manifests
 from engramdb.lsm.container import HEADER, MAGIC, MARKS
-from engramdb.lsm.core import file_path, number_of
+from engramdb.lsm.core import file_path, live_names, number_of
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64
 from engramdb.lsm.log_format import FILE_HEADER
@@ -104,7 +104,9 @@ class Reader:
         sources = Sources(manifest, stale, highest, visible, is_listed=newest is not None)
         self._read_files(sources)
         does_not_fit = self._findings.must_rebuild or sources.gaps_above(manifest.last_seq)
-        if does_not_fit and not stale and self._newer_files(manifest):
+        is_known_last = visible is not None and visible.manifest == manifest.number
+        is_unsure = sources.is_listed and not stale and not is_known_last
+        if does_not_fit and is_unsure and self._other_files(manifest):
             # what does not fit may be of a later manifest, which is gone without a trace
             self._findings.reset(known)
             sources = Sources(manifest, 1, highest, visible)
@@ -116,11 +118,16 @@ class Reader:
     def _read_files(self, sources: Sources) -> None:
         self._read_segments(sources)
         self._read_vectors(sources)
+        self._forget_unfinished_loads(sources)
         self._read_logs(sources)
 
-    def _newer_files(self, manifest: Manifest) -> bool:
-        names = [*self._names["seg"], *self._names["vec"]]
-        return any(number_of(name) >= manifest.next_file for name in names)
+    def _other_files(self, manifest: Manifest) -> bool:
+        live = live_names(manifest)
+        return any(
+            number_of(name) and f"{kind}/{name}" not in live
+            for kind in ("seg", "vec")
+            for name in self._names[kind]
+        )
 
     # Manifests and VISIBLE
 
@@ -165,18 +172,18 @@ class Reader:
         """Whose directory this is: one manifest may have been copied in from elsewhere."""
         owners = Counter(manifest.database for manifest in read)
         if len(owners) > 1:
-            owners.update({uuid.hex(): count for uuid, count in self._owners_of_files().items()})
+            owners[self._owner_of_files().hex()] += 1
         return owners.most_common(1)[0][0] if owners else ""
 
     def _manifest_of_files(self, highest: int) -> Manifest:
         """What can be said of a database whose manifests are all gone."""
-        owners = self._owners_of_files()
-        if not owners:
+        owner = self._owner_of_files()
+        if not owner:
             raise InvalidInputError("path", f"there is no database at {self._directory}")
         path = f"{self._directory}/{manifests.name_of(highest)}"
         self._findings.note(CorruptionError(path, 0, "a manifest that can be read", "none"))
         return Manifest(
-            database=owners.most_common(1)[0][0].hex(),
+            database=owner.hex(),
             number=highest,
             epoch=0,
             next_file=1,
@@ -186,19 +193,26 @@ class Reader:
             log_floor=1,
         )
 
-    def _owners_of_files(self) -> Counter[bytes]:
-        """Which databases the files say that they belong to, and how many do."""
-        owners: Counter[bytes] = Counter()
-        for kind, names in self._names.items():
-            for name in names:
-                if number_of(name):
-                    head = self._head(f"{self._directory}/{kind}/{name}")
-                    if head.startswith((log_format.MAGIC, MAGIC)):
-                        owners[head[16:32]] += 1
-        return owners
+    def _owner_of_files(self) -> bytes:
+        """The database that the files belong to: the logs, which a fork does not inherit, or else
+        the last file that was written; b"" if there are none."""
+        logs: Counter[bytes] = Counter()
+        for name in self._names["wal"]:
+            head = self._head("wal", name)
+            if head.startswith(log_format.MAGIC):
+                logs[head[16:32]] += 1
+        if logs:
+            return logs.most_common(1)[0][0]
+        files = [(number_of(n), self._head(k, n)) for k in ("seg", "vec") for n in self._names[k]]
+        return max((n, head[16:32]) for n, head in [(0, b""), *files] if head[:8] in (MAGIC, b""))[
+            1
+        ]
 
-    def _head(self, path: str) -> bytes:
-        file = self._environment.open(path, "r")
+    def _head(self, kind: str, name: str) -> bytes:
+        """The first bytes of one of our files; b"" if it is none."""
+        if not number_of(name):
+            return b""
+        file = self._environment.open(f"{self._directory}/{kind}/{name}", "r")
         try:
             return file.read_at(0, HEADER.size)
         finally:
@@ -206,18 +220,36 @@ class Reader:
 
     # Files
 
-    def _unlisted(self, sources: Sources, kind: str, suffix: str) -> list[int]:
-        """The numbers of files that were written after the manifest."""
-        if not sources.stale and sources.highest:
-            return []
-        numbers = (number_of(name) for name in self._names[kind] if name.endswith(suffix))
-        return sorted(number for number in numbers if number >= sources.manifest.next_file)
+    def _unlisted(self, sources: Sources, kind: str) -> dict[int, bytes]:
+        """The files that the manifest does not name, if it may be an old one: numbers, and the
+        database that each belongs to. A fork has files of its parent; only manifests tell which."""
+        if not sources.stale and sources.is_listed:
+            return {}
+        live = live_names(sources.manifest)
+        names = [name for name in self._names[kind] if name.endswith(f".{kind}")]
+        owner = bytes.fromhex(sources.manifest.database)
+        return {
+            number_of(name): owner if sources.is_listed else self._head(kind, name)[16:32]
+            for name in sorted(names)
+            if number_of(name) and f"{kind}/{name}" not in live
+        }
+
+    def _forget_unfinished_loads(self, sources: Sources) -> None:
+        """A bulk load writes its vectors beside its versions. If they are not there, and not
+        damaged either, it was cut short."""
+        if any("/vec/" in path for path in self._findings.damaged):
+            return
+        there = [np.empty(0, np.uint64), *(file.numbers for file in sources.vectors)]
+        numbers = np.unique(np.concatenate([*there, np.zeros(1, np.uint64)]))
+        sources.segments = [
+            segment
+            for segment in sources.segments
+            if not segment.is_undated() or bool(np.isin(segment.vector.array(), numbers).all())
+        ]
 
     def _read_segments(self, sources: Sources) -> None:
-        entries: list[SegmentEntry | int] = [
-            *sources.manifest.segments,
-            *self._unlisted(sources, "seg", ".seg"),
-        ]
+        unlisted = self._unlisted(sources, "seg")
+        entries: list[SegmentEntry | int] = [*sources.manifest.segments, *unlisted]
         for item in entries:
             entry, number = (None, item) if isinstance(item, int) else (item, item.number)
             path = file_path(self._directory, "seg", number)
@@ -225,14 +257,14 @@ class Reader:
                 sources.gone.append(entry)  # merged by one whose manifest is lost, or lost itself
                 continue
             marks = None if entry is None or sources.stale else self._marks(entry)
-            origin = entry.origin if entry is not None else sources.manifest.database
+            origin = unlisted[number] if entry is None else bytes.fromhex(entry.origin)
             try:
                 sources.segments.append(
                     SalvagedSegment(
                         self._environment,
                         path,
                         number,
-                        bytes.fromhex(origin),
+                        origin,
                         entry,
                         marks,
                         self._findings,
@@ -272,10 +304,8 @@ class Reader:
         return marks
 
     def _read_vectors(self, sources: Sources) -> None:
-        entries: list[VectorEntry | int] = [
-            *sources.manifest.vectors,
-            *self._unlisted(sources, "vec", ".vec"),
-        ]
+        unlisted = self._unlisted(sources, "vec")
+        entries: list[VectorEntry | int] = [*sources.manifest.vectors, *unlisted]
         for item in entries:
             entry, number = (None, item) if isinstance(item, int) else (item, item.number)
             path = file_path(self._directory, "vec", number)
@@ -284,14 +314,14 @@ class Reader:
                     continue
             elif entry is not None:
                 self._marks(entry)  # what they say is made anew; whether they are sound is said
-            origin = entry.origin if entry is not None else sources.manifest.database
+            origin = unlisted[number] if entry is None else bytes.fromhex(entry.origin)
             try:
                 sources.vectors.append(
                     SalvagedVectors(
                         self._environment,
                         path,
                         number,
-                        bytes.fromhex(origin),
+                        origin,
                         entry,
                         self._findings,
                     )

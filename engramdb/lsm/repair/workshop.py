@@ -21,7 +21,7 @@ from engramdb.lsm.environment import Environment, Lock
 from engramdb.lsm.keys import Rows
 from engramdb.lsm.log_writer import read_visible
 from engramdb.lsm.memtable import Memtable
-from engramdb.lsm.opening import highest_number, lock_directory
+from engramdb.lsm.opening import REPAIR_NOTE, highest_number, lock_directory
 from engramdb.lsm.options import Options
 from engramdb.lsm.repair.commits import Commits
 from engramdb.lsm.repair.merge import Merge
@@ -39,7 +39,7 @@ def repair(environment: Environment, directory: str, *, dry_run: bool = False) -
     database), EngramError (it cannot be read or written at all; nothing was changed).
     """
     try:
-        if not environment.exists(directory):
+        if not _is_database(environment, directory):
             raise InvalidInputError("path", f"there is no database at {directory}")
         if dry_run:
             if environment.lock_is_held(f"{directory}/LOCK"):
@@ -55,6 +55,14 @@ def repair(environment: Environment, directory: str, *, dry_run: bool = False) -
             f"{directory} could not be repaired: {error}; nothing that was readable is gone: mend "
             "the cause and repair it again"
         ) from error
+
+
+def _is_database(environment: Environment, directory: str) -> bool:
+    """Whether anything of one is there."""
+    if not environment.exists(directory):
+        return False
+    names = environment.list(directory)
+    return bool(manifests.numbers_in(names) or {"wal", "seg", "vec"} & set(names))
 
 
 class _Repair:
@@ -78,10 +86,11 @@ class _Repair:
             return 0
         start = self._note_of("")
         names = self._environment.list(f"{self._directory}/lost")
-        return max((int(n[len(start) :]) for n in names if n.startswith(start)), default=0)
+        numbers = [name.removeprefix(start) for name in names if name.startswith(start)]
+        return max((int(each) for each in numbers if each.isascii() and each.isdigit()), default=0)
 
     def _note_of(self, first_file: int | str) -> str:
-        return f"{self._number:06d}-repair-made-files-from-{first_file}"
+        return f"{self._number:06d}{REPAIR_NOTE}{first_file}"
 
     def report(self, moved: tuple[str, ...]) -> RepairReport:
         """What was found."""
@@ -134,7 +143,11 @@ class _Repair:
                 name = source.rpartition("/")[2]
                 kept = f"{self._directory}/lost/{self._number:06d}-{name}"
                 if not self._environment.exists(kept):  # a crashed repair has begun with this
-                    link_or_copy(self._environment, source, kept)
+                    part = f"{kept}.part"  # where it is copied, that may be cut short
+                    if self._environment.exists(part):
+                        self._environment.unlink(part)
+                    link_or_copy(self._environment, source, part)
+                    self._environment.rename(part, kept)
                 moves[source] = kept
         self._environment.sync_directory(f"{self._directory}/lost")
         return moves
