@@ -22,9 +22,10 @@ from engramdb.errors import ClosedError, EngramError, ReadOnlyError, StoragePois
 from engramdb.lsm import manifest as manifests
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.environment import Environment, File, Lock, forking
+from engramdb.lsm.environment.base import Mode
 from engramdb.lsm.limits import CLOCK_MAX
 from engramdb.lsm.log_format import FileHeader
-from engramdb.lsm.log_writer import LogWriter, Visible, encode_visible
+from engramdb.lsm.log_writer import LogWriter, Shown, encode_visible
 from engramdb.lsm.manifest import FileEntry, Manifest, SegmentEntry, VectorEntry
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.options import OS, Options
@@ -91,7 +92,8 @@ class Core:
         self._visible: File | None = None
         self._visible_lock = threading.Lock()
         number, length = predecessor
-        self._shown = Visible(number, length, length, state.seq, state.time, manifest.number)
+        self._shown: Shown = (number, length, length, state.seq, state.time, manifest.number)
+        self._is_persistent = environment.is_persistent
         forking.register(self)
 
     # Whether it may be used
@@ -251,28 +253,32 @@ class Core:
     def show(self) -> None:
         """Tell readers in other processes what is visible and synced. Under the write lock."""
         log, state = self.log, self.state
-        if log is None:
+        if log is None or not self._is_persistent:
             return
         with self._visible_lock:
-            manifest = self._shown.manifest
-            self._shown = Visible(log.number, log.synced, log.size, state.seq, state.time, manifest)
-            self._write_visible()
+            shown = self._shown = (
+                log.number,
+                log.synced,
+                log.size,
+                state.seq,
+                state.time,
+                self._shown[5],
+            )
+            (self._visible or self._open_visible()).write_at(0, encode_visible(shown))
 
     def _show_manifest(self) -> None:
         """Tell recovery that this manifest was durable."""
-        with self._visible_lock:  # of the log, what was last shown: a commit may be half written
-            self._shown = self._shown._replace(manifest=self.manifest.number)
-            self._write_visible()
-
-    def _write_visible(self) -> None:
-        if not self.environment.is_persistent:
+        if not self._is_persistent:
             return
-        if self._visible is None:
-            path = f"{self.directory}/VISIBLE"
-            self._visible = self.environment.open(
-                path, "w" if self.environment.exists(path) else "x"
-            )
-        self._visible.write_at(0, encode_visible(self._shown))
+        with self._visible_lock:  # of the log, what was last shown: a commit may be half written
+            shown = self._shown = (*self._shown[:5], self.manifest.number)
+            (self._visible or self._open_visible()).write_at(0, encode_visible(shown))
+
+    def _open_visible(self) -> File:
+        path = f"{self.directory}/VISIBLE"
+        mode: Mode = "w" if self.environment.exists(path) else "x"
+        self._visible = self.environment.open(path, mode)
+        return self._visible
 
     @property
     def shows(self) -> bool:

@@ -10,7 +10,7 @@ from engramdb.lsm import manifest
 from engramdb.lsm.committer import Committer
 from engramdb.lsm.core import Core
 from engramdb.lsm.environment.simulated import SimulatedDisk, SimulatedFile
-from engramdb.lsm.log_writer import LogWriter, Visible, encode_visible
+from engramdb.lsm.log_writer import LogWriter, Shown, Visible, encode_visible
 from engramdb.lsm.records import Commit
 from engramdb.lsm.version import State
 from tests.crash.mutants.mutant import Mutant, Patch, called_by, crashes, mutant
@@ -155,8 +155,9 @@ def reader_shows_a_name_that_is_not_durable(monkeypatch: Patch) -> None:
 
 
 def visible_tells_of_a_sync_that_was_not(monkeypatch: Patch) -> None:
-    def encode(shown: Visible) -> bytes:
-        return encode_visible(shown._replace(synced=shown.visible))
+    def encode(shown: Shown) -> bytes:
+        visible = Visible(*shown)
+        return encode_visible(visible._replace(synced=visible.visible))
 
     monkeypatch.setattr("engramdb.lsm.core.encode_visible", encode)
 
