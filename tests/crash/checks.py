@@ -268,11 +268,12 @@ def check_database(engine: StorageEngine, oracle: Oracle) -> None:
 def check_answers(engine: StorageEngine, oracle: Oracle) -> None:
     """Every answer at every moment."""
     floor = engine.stats()["history_floor"]
+    before = oracle.before_purges
     may_drop = [
         version.until
-        for key_, versions in oracle.versions.items()
+        for key_, versions in before.versions.items()
         for version in versions
-        if oracle.may_be_dropped(key_, version)
+        if before.may_be_dropped(key_, version)
     ]
     highest = max([0, *may_drop])
     assert floor <= highest, f"history floor {floor}, but nothing below {highest} may be dropped"

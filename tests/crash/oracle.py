@@ -161,6 +161,11 @@ class Oracle:
                 if not any(_is_purged(write, seq, purge) for purge in purges):
                     self._add(seq, write)
         self._states = [self._state(seq) for seq in range(self.last_seq + 1)]
+        # a purge flushes first: the policy may have dropped, then, what it goes on to erase
+        self.before_purges = self
+        if purges:
+            kept = tuple(step for step in settings if not isinstance(step, Purge))
+            self.before_purges = Oracle(commits, kept)
 
     def __hash__(self) -> int:
         return self._hash  # the same for the same steps, though made anew
