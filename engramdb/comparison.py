@@ -44,6 +44,7 @@ class MemoryChange:
     id: str
     attributes: dict[str, AttributeChange]
     embeddings_changed: bool
+    validity_changed: bool = False  # valid_from or valid_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,13 @@ def compare(before: Snapshot, after: Snapshot) -> Difference:
         elif new is None:
             difference.removed.append(format_key(key))
         else:
-            attributes = _compare_attributes(old, new)
+            was, is_ = decode_memory(old.payload), decode_memory(new.payload)
+            attributes = _compare_attributes(was.attributes, is_.attributes)
             embeddings_changed = not _same_vector(before, old, after, new)
-            if attributes or embeddings_changed:
+            validity_changed = was.validity != is_.validity
+            if attributes or embeddings_changed or validity_changed:
                 difference.changed.append(
-                    MemoryChange(format_key(key), attributes, embeddings_changed)
+                    MemoryChange(format_key(key), attributes, embeddings_changed, validity_changed)
                 )
     return difference
 
@@ -130,8 +133,7 @@ def _name(connection: Connection) -> tuple[str, str, str]:
     return connection.source_id, connection.target_id, connection.relationship_type
 
 
-def _compare_attributes(old: Record, new: Record) -> dict[str, AttributeChange]:
-    was, is_ = decode_memory(old.payload)[2], decode_memory(new.payload)[2]
+def _compare_attributes(was: dict[str, Any], is_: dict[str, Any]) -> dict[str, AttributeChange]:
     changes = {}
     for name in was | is_:
         before, after = was.get(name, MISSING), is_.get(name, MISSING)

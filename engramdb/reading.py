@@ -13,11 +13,11 @@ from engramdb.errors import MemoryNotFoundError
 from engramdb.index import exact as exact_index
 from engramdb.lsm.keys import split, to_list
 from engramdb.lsm.records import MEMORY, NEVER, NO_VECTOR, TOMBSTONE, Edge, Record, Vector
-from engramdb.model.attributes import decode_edge, decode_memory
+from engramdb.model.attributes import ALWAYS, decode_edge, decode_memory
 from engramdb.model.connection import Connection
 from engramdb.model.identifiers import format_key, format_keys, parse_id
 from engramdb.model.memory_node import MemoryNode
-from engramdb.model.moments import from_microseconds
+from engramdb.model.moments import from_microseconds, moment_or_none
 from engramdb.model.relationship import check_relationship_type
 from engramdb.model.temporal_layer import TemporalLayer
 from engramdb.query.arguments import (
@@ -223,12 +223,13 @@ class Reading(ABC):
         return [connection_of(edge) for edge in sorted(edges, key=_by_seq)]
 
     def _node(self, source: Source, record: Record) -> MemoryNode:
-        creation_us, _, attributes = decode_memory(record.payload)
+        said = decode_memory(record.payload)
         number = record.vector
         return MemoryNode._restore(
             record.key,
-            creation_us,
-            attributes,
+            said.creation_us,
+            said.attributes,
+            ALWAYS if said.valid_from_us is said.valid_to_us is None else said.validity,
             None if number == NO_VECTOR else source.vector(number),
             number,
             record.seq,
@@ -250,8 +251,18 @@ class Reading(ABC):
                 vector = vectors.get(number)
                 if vector is None:
                     vector = vectors[number] = source.vector(number)
-            _, reason, attributes = decode_memory(record.payload)
-            layers.append(TemporalLayer(record.seq, moment, reason, vector, attributes))
+            said = decode_memory(record.payload)
+            layers.append(
+                TemporalLayer(
+                    record.seq,
+                    moment,
+                    said.reason,
+                    vector,
+                    said.attributes,
+                    valid_from=moment_or_none(said.valid_from_us),
+                    valid_to=moment_or_none(said.valid_to_us),
+                )
+            )
         return layers
 
     def _nearest(

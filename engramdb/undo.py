@@ -98,8 +98,8 @@ def restored(source: Snapshot, key: bytes, moment: object, reason: str | None) -
 
 def put_again(batch: Batch, source: Source, record: Record, reason: str | None) -> None:
     """Write an old version anew. Its vector is not stored again if it need not be."""
-    creation_us, _, attributes = decode_memory(record.payload)
-    payload = encode_memory(creation_us, reason, attributes)
+    was = decode_memory(record.payload)
+    payload = encode_memory(was.creation_us, reason, was.attributes, was.validity)
     if record.vector == NO_VECTOR:
         batch.put(record.key, payload)
     else:

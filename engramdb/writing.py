@@ -44,7 +44,7 @@ def put_node(
 
     Raises InvalidInputError naming the part of the node.
     """
-    payload = encode_memory(node._creation_us, reason, node._attributes)
+    payload = encode_memory(node._creation_us, reason, node._attributes, node._validity)
     vector, shares = node._embeddings, NO_VECTOR
     if vector is not None:
         if vector.size != dimension and dimension is not None:

@@ -6,7 +6,8 @@ a str, an IntEnum, a defaultdict) is stored as its base value.
 
 Bytes (MessagePack):
 
-    memory       [creation_us: int, reason: str | nil, attributes: map]
+    memory       [creation_us: int, reason: str | nil, attributes: map], or with two more:
+                 [..., valid_from_us: int | nil, valid_to_us: int | nil]
     connection   [creation_us: int, attributes: map]
     datetime     extension type 1, 16 bytes, little-endian:
                  int64 microseconds since the epoch (UTC), int64 offset from UTC in microseconds
@@ -24,7 +25,7 @@ import enum
 import struct
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
@@ -84,12 +85,46 @@ def check_value(value: object, argument: str) -> Any:
         raise refused.at(argument) from None
 
 
-def encode_memory(creation_us: int, reason: str | None, attributes: Mapping[str, Any]) -> bytes:
+class Validity(NamedTuple):
+    """When a fact holds in the world: from_us <= t < to_us, in microseconds since the epoch; None
+    where there is no bound."""
+
+    from_us: int | None = None
+    to_us: int | None = None
+
+
+ALWAYS: Final = Validity()
+
+
+class MemoryPayload(NamedTuple):
+    """What the payload of a memory says."""
+
+    creation_us: int
+    reason: str | None
+    attributes: dict[str, Any]
+    valid_from_us: int | None = None
+    valid_to_us: int | None = None
+
+    @property
+    def validity(self) -> Validity:
+        """When the fact holds."""
+        return Validity(self.valid_from_us, self.valid_to_us)
+
+
+def encode_memory(
+    creation_us: int,
+    reason: str | None,
+    attributes: Mapping[str, Any],
+    validity: Validity = ALWAYS,
+) -> bytes:
     """The payload of a memory. Raises InvalidInputError if anything in it cannot be stored."""
     if reason is not None:
         reason = _checked_reason(reason)
+    fields: tuple[object, ...] = (creation_us, reason, _storable(attributes))
+    if validity is not ALWAYS:
+        fields += _checked_validity(validity)
     try:
-        payload = _encode((creation_us, reason, _storable(attributes)))
+        payload = _encode(fields)
     except UnicodeEncodeError:
         _refuse_surrogates(attributes)
     if len(payload) > PAYLOAD_BYTES_MAX:
@@ -97,14 +132,17 @@ def encode_memory(creation_us: int, reason: str | None, attributes: Mapping[str,
     return payload
 
 
-def decode_memory(payload: bytes) -> tuple[int, str | None, dict[str, Any]]:
-    """(creation_us, reason, attributes) of a memory's payload. Raises CorruptionError."""
+def decode_memory(payload: bytes) -> MemoryPayload:
+    """What a memory's payload says. Raises CorruptionError."""
     try:
         decoded = _decode_memory(payload)
     except _DECODING_ERRORS as error:
         raise _damaged("a memory", "[creation time, reason, attributes]", error) from error
-    if not _CREATION_MIN <= decoded[0] <= _CREATION_MAX:
-        raise _damaged("a memory", "the time of its creation", decoded[0])
+    if not _MOMENT_MIN <= decoded.creation_us <= _MOMENT_MAX:
+        raise _damaged("a memory", "the time of its creation", decoded.creation_us)
+    for bound in decoded[3:5]:
+        if bound is not None and not _MOMENT_MIN <= bound <= _MOMENT_MAX:
+            raise _damaged("a memory", "a moment from or until which it is valid", bound)
     return decoded
 
 
@@ -125,7 +163,7 @@ def decode_edge(payload: bytes) -> tuple[int, dict[str, Any]]:
         decoded = _decode_edge(payload)
     except _DECODING_ERRORS as error:
         raise _damaged("a connection", "[creation time, attributes]", error) from error
-    if not _CREATION_MIN <= decoded[0] <= _CREATION_MAX:
+    if not _MOMENT_MIN <= decoded[0] <= _MOMENT_MAX:
         raise _damaged("a connection", "the time of its creation", decoded[0])
     return decoded
 
@@ -277,6 +315,18 @@ def _checked_reason(reason: object) -> str:
         raise refused.at("reason") from None
 
 
+def _checked_validity(validity: Validity) -> tuple[int | None, ...]:
+    """What the payload says of it: nothing, if it holds always."""
+    start_us, end_us = validity
+    if start_us is not None and end_us is not None and start_us >= end_us:
+        raise InvalidInputError(
+            "valid_to",
+            f"{from_microseconds(end_us).isoformat()} is not after valid_from, "
+            f"{from_microseconds(start_us).isoformat()}",
+        )
+    return () if start_us is end_us is None else (start_us, end_us)
+
+
 def _base_value(value: Any) -> Any:
     """The base value of an instance of a subclass; everything else is refused with advice."""
     if not isinstance(value, np.generic):  # numpy's float64 and str_ are subclasses too
@@ -373,14 +423,12 @@ def _from_extension(code: int, data: memoryview) -> object:
 
 # Too deeply nested, no text, a key of a map that cannot be one: each is an error of its own.
 _DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
-_CREATION_MIN: Final = to_microseconds(datetime.datetime.min.replace(tzinfo=datetime.UTC), "")
-_CREATION_MAX: Final = to_microseconds(datetime.datetime.max.replace(tzinfo=datetime.UTC), "")
+_MOMENT_MIN: Final = to_microseconds(datetime.datetime.min.replace(tzinfo=datetime.UTC), "")
+_MOMENT_MAX: Final = to_microseconds(datetime.datetime.max.replace(tzinfo=datetime.UTC), "")
 
 # Encoders and decoders keep no state between calls, so all threads share these.
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_memory: Final = msgspec.msgpack.Decoder(
-    tuple[int, str | None, dict[str, Any]], ext_hook=_from_extension
-).decode
+_decode_memory: Final = msgspec.msgpack.Decoder(MemoryPayload, ext_hook=_from_extension).decode
 _decode_edge: Final = msgspec.msgpack.Decoder(
     tuple[int, dict[str, Any]], ext_hook=_from_extension
 ).decode

@@ -12,9 +12,15 @@ import numpy.typing as npt
 
 from engramdb.errors import InvalidInputError
 from engramdb.lsm.records import NO_VECTOR
-from engramdb.model.attributes import check_attributes, check_key, check_value
+from engramdb.model.attributes import (
+    ALWAYS,
+    Validity,
+    check_attributes,
+    check_key,
+    check_value,
+)
 from engramdb.model.identifiers import format_key, new_key, parse_id
-from engramdb.model.moments import from_microseconds, now_us, to_microseconds
+from engramdb.model.moments import from_microseconds, moment_or_none, now_us, to_microseconds
 from engramdb.model.temporal_layer import TemporalLayer
 from engramdb.model.vectors import Vector, check_vector
 
@@ -22,12 +28,13 @@ LayersLoader = Callable[[bytes], list[TemporalLayer]]
 
 
 class MemoryNode:
-    """A memory: an id, a vector or none, attributes, and the moment it was created.
+    """A memory: an id, a vector or none, attributes, the moment it was created, and when it holds.
 
     For the database, and for nobody else:
         _key            the id as 16 bytes
         _creation_us    microseconds since the epoch
         _attributes     the dict behind `attributes`
+        _validity       what is behind `valid_from` and `valid_to`
         _embeddings     the array behind `embeddings`
         _stored_vector  vector number that `_embeddings` came from bit for bit, or NO_VECTOR
         _seq            the seq of the version this was loaded from, 0 for a new memory
@@ -43,6 +50,7 @@ class MemoryNode:
         "_layers_loader",
         "_seq",
         "_stored_vector",
+        "_validity",
         "score",
     )
 
@@ -50,6 +58,7 @@ class MemoryNode:
     _creation_us: int
     _attributes: dict[str, Any]
     _embeddings: Vector | None
+    _validity: Validity
     _stored_vector: int
     _seq: int
     _layers_loader: LayersLoader | None
@@ -63,9 +72,12 @@ class MemoryNode:
         id: str | uuid.UUID | None = None,
         attributes: Mapping[str, Any] | None = None,
         creation_timestamp: datetime | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
     ) -> None:
         """A new memory. Without `id` it gets a fresh UUID that sorts by time; without
-        `creation_timestamp` it was created now. Raises InvalidInputError naming what is wrong."""
+        `creation_timestamp` it was created now; without `valid_from` and `valid_to` it holds
+        always. Raises InvalidInputError naming what is wrong."""
         self._embeddings = None if embeddings is None else check_vector(embeddings)
         self._key = new_key() if id is None else parse_id(id, "id")
         self._attributes = {} if attributes is None else check_attributes(attributes)
@@ -74,6 +86,11 @@ class MemoryNode:
             if creation_timestamp is None
             else _checked_moment(creation_timestamp, "creation_timestamp")
         )
+        self._validity = ALWAYS
+        if valid_from is not None or valid_to is not None:
+            self._validity = Validity(
+                _optional_moment(valid_from, "valid_from"), _optional_moment(valid_to, "valid_to")
+            )
         self._stored_vector = NO_VECTOR
         self._seq = 0
         self._layers_loader = None
@@ -85,6 +102,7 @@ class MemoryNode:
         key: bytes,
         creation_us: int,
         attributes: dict[str, Any],
+        validity: Validity,
         embeddings: Vector | None,
         vector_number: int,
         seq: int,
@@ -95,6 +113,7 @@ class MemoryNode:
         node._key = key
         node._creation_us = creation_us
         node._attributes = attributes
+        node._validity = validity
         node._embeddings = embeddings
         node._stored_vector = vector_number
         node._seq = seq
@@ -111,6 +130,28 @@ class MemoryNode:
     def creation_timestamp(self) -> datetime:
         """When the memory was created, in UTC. Saving it again does not change it."""
         return from_microseconds(self._creation_us)
+
+    @property
+    def valid_from(self) -> datetime | None:
+        """Since when it holds in the world, which need not be when it was learned; None: ever
+        since. Assign to change it."""
+        return moment_or_none(self._validity.from_us)
+
+    @valid_from.setter
+    def valid_from(self, moment: datetime | None) -> None:
+        start_us = _optional_moment(moment, "valid_from")
+        self._validity = Validity(start_us, self._validity.to_us)
+
+    @property
+    def valid_to(self) -> datetime | None:
+        """The first moment at which it does not hold any more; None: it holds on. Assign to change
+        it."""
+        return moment_or_none(self._validity.to_us)
+
+    @valid_to.setter
+    def valid_to(self, moment: datetime | None) -> None:
+        end_us = _optional_moment(moment, "valid_to")
+        self._validity = Validity(self._validity.from_us, end_us)
 
     @property
     def embeddings(self) -> Vector | None:
@@ -153,6 +194,7 @@ class MemoryNode:
             self._key,
             self._creation_us,
             self._attributes,
+            self._validity,
             self._embeddings,
             self._seq,
             self.score,
@@ -163,6 +205,7 @@ class MemoryNode:
             self._key,
             self._creation_us,
             attributes,
+            self._validity,
             self._embeddings,
             self._seq,
             self.score,
@@ -195,3 +238,7 @@ def _checked_moment(moment: object, argument: str) -> int:
             argument, f"{moment} lies outside the years 1 to 9999 in UTC"
         ) from None
     return made
+
+
+def _optional_moment(moment: object, argument: str) -> int | None:
+    return None if moment is None else _checked_moment(moment, argument)

@@ -56,6 +56,11 @@ def from_microseconds(moment_us: int, offset_us: int = 0) -> datetime:
     )
 
 
+def moment_or_none(moment_us: int | None) -> datetime | None:
+    """The moment in UTC, or None for None."""
+    return None if moment_us is None else from_microseconds(moment_us)
+
+
 def duration_us(duration: timedelta) -> int:
     """A timedelta in microseconds, exactly."""
     return duration.days * DAY_US + duration.seconds * SECOND_US + duration.microseconds

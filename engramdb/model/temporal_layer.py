@@ -15,6 +15,7 @@ class TemporalLayer:
     """What one commit made of a memory. A deletion is a layer too: without vector and attributes.
 
     `seq` is the number of the commit, `timestamp` its time (UTC), `reason` what save() was given.
+    `valid_from` and `valid_to` say when it holds in the world, None without a bound.
     """
 
     seq: int
@@ -23,3 +24,5 @@ class TemporalLayer:
     embeddings: Vector | None
     attributes: Mapping[str, Any]
     deleted: bool = False
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None

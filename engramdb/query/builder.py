@@ -162,7 +162,7 @@ class Query:
         if not self._attribute_filters and not self._temporal_filters:
             return True
         record = found_memory(source, key)
-        creation_us, _, attributes = decode_memory(record.payload)
+        creation_us, _, attributes = decode_memory(record.payload)[:3]
         return all(rule.matches(attributes) for rule in self._attribute_filters) and all(
             rule.matches(creation_us, record.time, now_us) for rule in self._temporal_filters
         )

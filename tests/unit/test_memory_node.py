@@ -13,6 +13,7 @@ import pytest
 
 from engramdb.errors import InvalidInputError
 from engramdb.lsm.records import NO_VECTOR
+from engramdb.model.attributes import ALWAYS
 from engramdb.model.connection import Connection
 from engramdb.model.memory_node import MemoryNode
 from engramdb.model.relationship import RelationshipType, check_relationship_type, check_strength
@@ -28,6 +29,7 @@ def _loaded(**changes: Any) -> MemoryNode:
         "key": uuid.UUID(TEXT).bytes,
         "creation_us": 1_714_564_800_000_000,
         "attributes": {"title": "a"},
+        "validity": ALWAYS,
         "embeddings": check_vector([1, 2]),
         "vector_number": 7,
         "seq": 3,
@@ -321,3 +323,28 @@ def test_a_temporal_layer_is_no_deletion_unless_it_says_so() -> None:
 def test_a_creation_that_has_no_reading_in_utc_is_refused(moment: datetime) -> None:
     with pytest.raises(InvalidInputError, match=r"creation_timestamp: .* outside the years"):
         MemoryNode(creation_timestamp=moment)
+
+
+def test_when_a_fact_holds_is_kept_in_utc_and_may_be_open_at_either_end() -> None:
+    always = MemoryNode()
+    assert (always.valid_from, always.valid_to) == (None, None)
+    lived = MemoryNode(
+        valid_from=datetime(2025, 3, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+        valid_to=datetime(2025, 6, 1, tzinfo=UTC),
+    )
+    assert lived.valid_from == datetime(2025, 3, 1, tzinfo=UTC)
+    assert lived.valid_from.tzinfo is UTC
+    lived.valid_to = None
+    assert lived.valid_to is None
+    assert copy.copy(lived).valid_from == pickle.loads(pickle.dumps(lived)).valid_from
+
+
+@pytest.mark.parametrize("argument", ["valid_from", "valid_to"])
+@pytest.mark.parametrize("wrong", [datetime(2025, 3, 1), "2025-03-01", 3])
+def test_when_a_fact_holds_has_to_be_an_aware_moment(argument: str, wrong: Any) -> None:
+    with pytest.raises(InvalidInputError, match=argument):
+        MemoryNode(**{argument: wrong})
+    node = MemoryNode()
+    with pytest.raises(InvalidInputError, match=argument):
+        setattr(node, argument, wrong)
+    assert getattr(node, argument) is None
