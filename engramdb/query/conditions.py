@@ -1,0 +1,68 @@
+"""Everything that a memory has to meet to be in an answer, as a query or a search was told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal, NamedTuple
+
+from engramdb.errors import InvalidInputError
+from engramdb.model.moments import to_microseconds
+from engramdb.query.attribute_filter import AttributeFilter
+from engramdb.query.temporal_filter import TemporalFilter
+
+ValidAt = datetime | Literal["now", "any"]
+"""What `valid_at` takes: a moment in the world, the moment that is looked from, or no matter when."""
+
+NOW: Final = "now"
+ANY: Final = "any"
+
+
+class Near(NamedTuple):
+    """Within so many hops of a memory."""
+
+    start: bytes
+    types: frozenset[str] | None
+    hops: int
+    min_strength: float
+    direction: str
+
+
+@dataclass(slots=True)
+class Conditions:
+    """All of them have to be met. `valid_at_us` None: whatever its valid time says."""
+
+    attributes: list[AttributeFilter] = field(default_factory=list)
+    times: list[TemporalFilter] = field(default_factory=list)
+    keys: frozenset[bytes] | None = None
+    excluded: frozenset[bytes] = frozenset()
+    near: list[Near] = field(default_factory=list)
+    valid_at: ValidAt = NOW
+
+    def only_valid_time(self) -> bool:
+        """Whether nothing is asked but that it holds at the moment."""
+        return not (self.attributes or self.times or self.excluded or self.near) and (
+            self.keys is None
+        )
+
+    def valid_at_us(self, now_us: int) -> int | None:
+        """The moment at which it has to hold, for one who looks from `now_us`; None: any."""
+        if self.valid_at == NOW:
+            return now_us
+        if self.valid_at == ANY:
+            return None
+        return to_microseconds(self.valid_at, "valid_at")
+
+
+def check_valid_at(moment: object) -> ValidAt:
+    """An aware datetime, "now" or "any"; anything else raises InvalidInputError."""
+    if isinstance(moment, datetime):
+        to_microseconds(moment, "valid_at")
+        return moment
+    if moment == NOW:
+        return "now"
+    if moment == ANY:
+        return "any"
+    raise InvalidInputError(
+        "valid_at", f"expected an aware datetime, 'now' or 'any', got {moment!r:.80}"
+    )

@@ -1,0 +1,197 @@
+"""Puts a selection in order: whole columns of signals, a partial sort, and exact scores at the top.
+
+Cosines of all rows are float32 and may be wrong by a known margin; whoever could be among the best
+in spite of that gets an exact cosine before the last sort. So the answer does not depend on how the
+vectors lie in files. Ties are in the order of the keys.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from engramdb.index import exact
+from engramdb.lsm.keys import Rows, split, to_list
+from engramdb.lsm.snapshot import VectorRun
+from engramdb.model.vectors import Vector
+from engramdb.query.explanation import Trace
+from engramdb.query.order import ACTIVATION, RECENCY, SIMILARITY, Order
+from engramdb.query.selection import Selection
+from engramdb.query.signals import Activation, Floats, Signals
+from engramdb.query.sorting import sorted_by_value
+from engramdb.query.values import ABSENT
+from engramdb.query.vectors import Located, locate
+
+Match = tuple[bytes, float | None]
+"""A key, and its score if there is one."""
+
+_DECIMALS: Final = 12  # below them there is only noise
+_EXACT_INTEGERS: Final = 2.0**53  # larger ones are not all float64 numbers
+
+
+class Wish(NamedTuple):
+    """What the answer has to look like. `count` None: all of it."""
+
+    order: Order | None
+    vector: Vector | None
+    threshold: float | None
+    count: int | None
+    now_us: int
+
+
+def rank(
+    selection: Selection,
+    wish: Wish,
+    runs: list[VectorRun],
+    activation: Activation,
+    trace: Trace,
+) -> list[Match]:
+    """The best of the selection, in order."""
+    count, order = selection.count, wish.order
+    if wish.vector is None and order is None:
+        matches = _by_key(selection, wish.count)
+        trace.stage("order", count, len(matches), "by id")
+    elif wish.vector is not None and (order is None or _is_plain_similarity(order)):
+        matches = _by_similarity(selection, wish, runs, wish.vector, trace)
+    else:
+        assert order is not None
+        matches = _by_signals(selection, wish, order, runs, activation, trace)
+    return matches
+
+
+def _is_plain_similarity(order: Order) -> bool:
+    return not order.is_sum and order.descending and order.uses(SIMILARITY)
+
+
+def _by_key(selection: Selection, count: int | None) -> list[Match]:
+    if count is not None:
+        selection = selection.first(count)
+    keys = selection.keys()
+    high, low = split(keys)
+    return [(key, None) for key in to_list(keys[np.lexsort((low, high))[:count]])]
+
+
+def _by_similarity(
+    selection: Selection, wish: Wish, runs: list[VectorRun], vector: Vector, trace: Trace
+) -> list[Match]:
+    places = locate(selection.vectors(), runs)
+    found = sum(len(place.rows) for place in places)
+    trace.stage("vectors", selection.count, found, f"{len(places)} of {len(runs)} runs")
+    hits = exact.search_among(
+        [(place.run, place.rows) for place in places],
+        vector,
+        found if wish.count is None else wish.count,
+        -1.0 if wish.threshold is None else wish.threshold,
+    )
+    trace.stage("similarity", found, len(hits), how(places))
+    return list(hits)
+
+
+def how(places: list[Located]) -> str:
+    """What a search among these rows does, and why."""
+    scanned = [p for p in places if exact.is_dense(len(p.rows), p.run.rows, p.run.dimension)]
+    rows = sum(place.run.rows for place in scanned)
+    gathered = sum(len(place.rows) for place in places) - sum(len(p.rows) for p in scanned)
+    parts = []
+    if rows:
+        parts.append(f"scan of {rows:,} rows, others masked: most of them match")
+    if gathered:
+        parts.append(f"only the {gathered:,} matching rows scored")
+    return "; ".join(parts) or "nothing to score"
+
+
+def _by_signals(
+    selection: Selection,
+    wish: Wish,
+    order: Order,
+    runs: list[VectorRun],
+    activation: Activation,
+    trace: Trace,
+) -> list[Match]:
+    signals = Signals(selection, wish.now_us, activation)
+    if wish.vector is not None:
+        signals.compare(wish.vector, wish.threshold, runs)
+        trace.stage("vectors", selection.count, signals.selection.count, how(signals.places))
+    name, count = order.weights[0][0], wish.count
+    scores: Floats | None = None
+    if order.is_sum:
+        positions, scores = _by_sum(signals, order, count)
+    elif name in (SIMILARITY, RECENCY, ACTIVATION):
+        positions, scores = _by_signal(signals, name, order, count)
+    else:
+        positions = _by_attribute(signals, name, order, count)
+        if wish.vector is not None:
+            scores = signals.exact_cosines(positions)
+    keys = to_list(signals.selection.keys_at(positions))
+    detail = " + ".join(f"{weight:g} {name}" for name, weight in order.weights)
+    trace.stage("order", signals.selection.count, len(keys), f"by {detail}")
+    return list(zip(keys, [None] * len(keys) if scores is None else scores.tolist(), strict=True))
+
+
+def _by_sum(signals: Signals, order: Order, count: int | None) -> tuple[Rows, Floats]:
+    totals = np.zeros(signals.selection.count)
+    similarity = 0.0
+    for name, weight in order.weights:
+        values = signals.of(name, order)
+        if name == ACTIVATION:
+            with np.errstate(over="ignore"):  # of what was never used: 1 / (1 + inf)
+                values = 1.0 / (1.0 + np.exp(-values))
+        elif name == SIMILARITY:
+            similarity += weight
+        totals += weight * np.nan_to_num(values, nan=0.0)
+    best = _candidates(totals, order, count, 2 * abs(similarity) * signals.margin)
+    scores = totals[best]
+    if similarity:
+        scores += similarity * (signals.exact_cosines(best) - signals.cosines[best])
+        scores = np.round(scores, _DECIMALS)
+    places = _sorted(signals, best, scores, order, count)
+    return best[places], scores[places]
+
+
+def _by_signal(
+    signals: Signals, name: str, order: Order, count: int | None
+) -> tuple[Rows, Floats]:
+    if name == RECENCY:  # by time itself: the recency of what is very old is 0
+        ranks = signals.selection.times().astype(np.float64)
+    else:
+        ranks = signals.of(name, order)
+    best = _candidates(ranks, order, count, 2 * signals.margin if name == SIMILARITY else 0.0)
+    chosen = signals.exact_cosines(best) if name == SIMILARITY else ranks[best]
+    places = _sorted(signals, best, chosen, order, count)
+    best = best[places]
+    return best, signals.of(RECENCY, order)[best] if name == RECENCY else chosen[places]
+
+
+def _by_attribute(signals: Signals, name: str, order: Order, count: int | None) -> Rows:
+    """What has no such attribute, or one without an order, comes last, whichever way."""
+    numbers = signals.numbers(name)
+    missing = np.isnan(numbers)
+    is_plain = not bool((np.abs(numbers[~missing]) >= _EXACT_INTEGERS).any()) and all(
+        value is ABSENT for value in signals.values(name, np.flatnonzero(missing))
+    )
+    if not is_plain:
+        positions = np.arange(signals.selection.count)
+        keys = to_list(signals.selection.keys())
+        return sorted_by_value(signals.values(name, positions), keys, order.descending)[:count]
+    ranks = np.where(missing, -np.inf if order.descending else np.inf, numbers)
+    best = _candidates(ranks, order, count, 0.0)
+    return best[_sorted(signals, best, ranks[best], order, count)]
+
+
+def _candidates(ranks: Floats, order: Order, count: int | None, slack: float) -> Rows:
+    """The positions that may be among the first `count`, ascending."""
+    if count is None or count >= len(ranks):
+        return np.arange(len(ranks))
+    if order.descending:
+        bound = np.partition(ranks, len(ranks) - count)[len(ranks) - count] - slack
+        return np.flatnonzero(ranks >= bound)
+    return np.flatnonzero(ranks <= np.partition(ranks, count - 1)[count - 1] + slack)
+
+
+def _sorted(
+    signals: Signals, positions: Rows, ranks: Floats, order: Order, count: int | None
+) -> Rows:
+    """The places among the positions, by rank and then by key."""
+    high, low = split(signals.selection.keys_at(positions))
+    return np.lexsort((low, high, -ranks if order.descending else ranks))[:count]

@@ -1,0 +1,109 @@
+"""The signals by which an answer can be ordered, as columns over a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engramdb.index import exact
+from engramdb.lsm.keys import KeyMatrix, Rows
+from engramdb.lsm.snapshot import VectorRun
+from engramdb.model.vectors import Vector
+from engramdb.query.order import ACTIVATION, RECENCY, SIMILARITY, Order
+from engramdb.query.selection import Selection
+from engramdb.query.values import numbers_of, values_of
+from engramdb.query.vectors import Located, locate
+
+Floats = npt.NDArray[np.float64]
+
+Activation = Callable[[KeyMatrix, int, float], Floats]
+"""Base-level activation of these keys at a moment in microseconds, with a decay."""
+
+
+class Signals:
+    """The signals of those of a selection that can be in the answer, one entry a position."""
+
+    def __init__(
+        self, selection: Selection, now_us: int, activation: Activation
+    ) -> None:
+        self.selection, self._now_us, self._activation = selection, now_us, activation
+        self.margin = 0.0
+        self.places: list[Located] = []
+        self._vector: Vector | None = None
+        self._cosines = np.empty(0, np.float32)
+
+    def compare(
+        self, vector: Vector, threshold: float | None, runs: list[VectorRun]
+    ) -> None:
+        """Keep only those whose vector is as similar as that."""
+        self._vector = vector
+        places = locate(self.selection.vectors(), runs)
+        parts = [(place.run, place.rows) for place in places]
+        scores, self.margin = exact.scores_among(parts, vector)
+        keep, cosines = np.zeros(self.selection.count, np.bool_), np.zeros(self.selection.count)
+        start = 0
+        for place in places:
+            stop = start + len(place.rows)
+            cosines[place.positions] = scores[start:stop]
+            keep[place.positions] = True
+            start = stop
+        if threshold is not None:
+            near = np.flatnonzero(keep & (np.abs(cosines - threshold) <= self.margin))
+            cosines[near] = self._exact(places, near)
+            keep &= cosines >= threshold
+        after = np.cumsum(keep) - 1
+        self.selection = self.selection.at(keep)
+        self._cosines = cosines[keep].astype(np.float32)
+        self.places = [
+            Located(run, rows[keep[positions]], after[positions[keep[positions]]])
+            for run, rows, positions in places
+        ]
+
+    def _exact(self, places: list[Located], positions: Rows) -> Floats:
+        vector = self._vector
+        assert vector is not None
+        chosen = np.zeros(self.selection.count, np.bool_)
+        chosen[positions] = True
+        made = np.empty(self.selection.count)
+        for run, rows, at in places:
+            wanted = chosen[at]
+            made[at[wanted]] = exact.cosines_among([(run, rows[wanted])], vector)
+        return made[positions]
+
+    def exact_cosines(self, positions: Rows) -> Floats:
+        """As search_similar gives them."""
+        return self._exact(self.places, positions)
+
+    @property
+    def cosines(self) -> Floats:
+        """Of all positions, wrong by `margin` at most."""
+        return self._cosines.astype(np.float64)
+
+    def of(self, name: str, order: Order) -> Floats:
+        """One signal of all positions."""
+        if name == SIMILARITY:
+            return self.cosines
+        if name == RECENCY:
+            age_us = np.maximum(self._now_us - self.selection.times().astype(np.float64), 0.0)
+            return np.exp2(-age_us / order.half_life_us)
+        if name == ACTIVATION:
+            return self._activation(self.selection.keys(), self._now_us, order.decay)
+        return self.numbers(name)
+
+    def numbers(self, name: str) -> Floats:
+        """An attribute of all positions as a number, NaN where it is none."""
+        columns = [numbers_of(run, rows, name) for run, rows in self.selection.parts]
+        return np.concatenate(columns) if columns else np.empty(0)
+
+    def values(self, name: str, positions: Rows) -> list[Any]:
+        """An attribute of some positions, ABSENT where it is not there."""
+        keep = np.zeros(self.selection.count, np.bool_)
+        keep[positions] = True
+        return [
+            value
+            for run, rows in self.selection.at(keep).parts
+            for value in values_of(run, rows, name)
+        ]
