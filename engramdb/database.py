@@ -26,6 +26,7 @@ from engramdb.lsm.environment import Environment, MemoryEnvironment, PosixEnviro
 from engramdb.lsm.records import EDGE, MEMORY
 from engramdb.model.identifiers import parse_id
 from engramdb.model.moments import now_us
+from engramdb.model.shredding import shred
 from engramdb.query.source import Source
 from engramdb.timeline import Timeline
 from engramdb.transaction import Transaction
@@ -80,6 +81,7 @@ class Database(Timeline):
                 history=config.history,
                 dimension=config.dimension,
                 background=config.background,
+                columns_of=shred,
             ),
             environment=environment,
             create=create,

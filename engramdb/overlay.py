@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix, from_list, to_list
+from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.records import (
     EDGE,
     MEMORY,
@@ -51,6 +53,52 @@ class UnsavedRows:
 
     def __len__(self) -> int:
         return len(self._payloads)
+
+
+class UnsavedRun:
+    """The memories that a transaction has written; see engramdb.lsm.memory_run.MemoryRun. Their
+    payloads tell what they say: they are few, and seldom asked twice before they change."""
+
+    def __init__(self, operations: list[Operation], time: int) -> None:
+        self.rows: npt.NDArray[np.int64] = np.arange(len(operations))
+        self._operations, self._time = operations, time
+
+    def columns(self) -> AttributeColumns:
+        """Nothing but the number of rows."""
+        return AttributeColumns.untold(len(self._operations))
+
+    def _chosen(self, rows: npt.NDArray[np.int64]) -> list[Operation]:
+        return [self._operations[row] for row in rows.tolist()]
+
+    def keys(self, rows: npt.NDArray[np.int64]) -> KeyMatrix:
+        """(n, 16) uint8."""
+        return from_list([operation.key for operation in self._chosen(rows)])
+
+    def seqs(self, rows: npt.NDArray[np.int64]) -> U64:
+        """UNSAVED."""
+        return np.full(len(rows), UNSAVED, np.uint64)
+
+    def times(self, rows: npt.NDArray[np.int64]) -> U64:
+        """When the transaction began."""
+        return np.full(len(rows), self._time, np.uint64)
+
+    def vectors(self, rows: npt.NDArray[np.int64]) -> U64:
+        """UNSAVED_VECTOR, or NO_VECTOR."""
+        numbers = [
+            NO_VECTOR if operation.vector is None else UNSAVED_VECTOR
+            for operation in self._chosen(rows)
+        ]
+        return np.array(numbers, np.uint64)
+
+    def payloads(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
+        """The payloads."""
+        return [operation.payload for operation in self._chosen(rows)]
+
+    def without(self, keys: Iterable[bytes]) -> UnsavedRun:
+        """The same run without these memories."""
+        hidden = set(keys)
+        kept = [operation for operation in self._operations if operation.key not in hidden]
+        return UnsavedRun(kept, self._time)
 
 
 class UnsavedVectors:
@@ -188,6 +236,17 @@ class Overlay(Batch):
         edges = [edge for edge in saved if edge.key not in written]
         operations = [self.operations[EDGE, key] for key in written]
         return edges + [self._edge(each) for each in operations if each.kind != TOMBSTONE]
+
+    def memory_runs(self) -> list[MemoryRun]:
+        """The snapshot's without the memories written here, then these."""
+        written = self.written_memories()
+        runs = self._snapshot.memory_runs()
+        if not written:
+            return runs
+        runs = [run for run in (run.without(written) for run in runs) if len(run.rows)]
+        new = [each for key, each in self.operations.items() if key[0] == MEMORY]
+        new = [each for each in new if each.kind != TOMBSTONE]
+        return [*runs, UnsavedRun(new, self._time)] if new else runs
 
     def vector_runs(self) -> list[VectorRun]:
         """The snapshot's: what is written here replaces some of it, see `unsaved_vectors`."""

@@ -4,6 +4,7 @@ engine       StorageEngine, the seam that everything above talks to
 records      what goes in and comes out
 snapshot     all reads
 committer    group commit        log_format, log_writer, log_reader   the write-ahead log
+attribute_columns, field, dictionary, attribute_sections   what memories say, as columns
 memtable     newest versions     arena                                their vectors
 segment      sorted runs         vector_file, marks, container        the files
 manifest     which files are the database
@@ -15,8 +16,10 @@ environment  the only place that touches the operating system, the clock and ran
 
 from __future__ import annotations
 
+from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.bulk import ColumnBatch
 from engramdb.lsm.engine import StorageEngine
+from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.options import Options
 from engramdb.lsm.purge import PurgeReport
 from engramdb.lsm.records import Batch, Change, Commit, Edge, GuardFailed, Record
@@ -26,6 +29,7 @@ from engramdb.lsm.snapshot import Snapshot, VectorRun
 from engramdb.lsm.verification import VerifyReport
 
 __all__ = [
+    "AttributeColumns",
     "Batch",
     "Change",
     "ColumnBatch",
@@ -35,6 +39,7 @@ __all__ = [
     "KeepAll",
     "KeepFor",
     "KeepLast",
+    "MemoryRun",
     "Options",
     "PurgeReport",
     "Record",

@@ -121,6 +121,7 @@ def _ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
             return []
         return _write_vectors(core, batch.vectors, rows, None if is_sorted else order)
 
+    columns_of = core.options.columns_of
     try:
         with ThreadPoolExecutor(1) as pool:
             writing = pool.submit(write_matrix) if core.options.background else None
@@ -131,6 +132,7 @@ def _ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
                 core,
                 rows,
                 (Payloads.from_list(payloads[start:stop]) for start, stop in pieces(count)),
+                None if columns_of is None else columns_of(payloads),
             )
             vectors = write_matrix() if writing is None else writing.result()
         assert entry is not None

@@ -98,6 +98,48 @@ class Column:
                 above = int(self._stored.max())
         return "" if self.base + above <= _MASK else f"{self.base} + {above}, beyond 64 bits"
 
+    @classmethod
+    def of(cls, values: U64) -> Column:
+        """These values, packed."""
+        encoding, base, data = pack(values)
+        return cls(encoding, base, len(values), data)
+
+    def within(self, low: int, high: int, rows: Rows | None = None) -> npt.NDArray[np.bool_]:
+        """Which values, of these rows or of all, are from `low` to `high`; they are compared as
+        they are stored. A new array."""
+        least, most = self.extremes
+        count = self.count if rows is None else len(rows)
+        if low > most or high < least or low > high:
+            return np.zeros(count, np.bool_)
+        if low <= least and high >= most:
+            return np.ones(count, np.bool_)
+        if self.encoding == RANGE:
+            offsets = np.arange(count) if rows is None else rows
+            return (offsets >= low - self.base) & (offsets <= high - self.base)
+        stored = self._stored if rows is None else self._stored[rows]
+        cast = stored.dtype.type
+        mask: npt.NDArray[np.bool_]
+        if low == high:
+            mask = stored == cast(low - self.base)
+        elif low <= least:
+            mask = stored <= cast(high - self.base)
+        else:
+            mask = stored >= cast(low - self.base)
+            if high < most:
+                mask &= stored <= cast(high - self.base)
+        return mask
+
+    def distinct(self, below: int) -> tuple[int, ...]:
+        """The values that occur, which are all below this small number."""
+        least, most = self.extremes
+        if least == most or not self.count:
+            return (least,) if self.count else ()
+        return tuple(
+            value
+            for value in range(least, min(most + 1, below))
+            if bool(self.within(value, value).any())
+        )
+
     def array(self) -> U64:
         """All values, as a new or shared uint64 array that must not be written to."""
         if self.encoding == CONSTANT:

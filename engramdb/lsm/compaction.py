@@ -12,12 +12,13 @@ import msgspec
 import numpy as np
 
 from engramdb.errors import EngramError
+from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.core import Core
 from engramdb.lsm.keys import Rows
 from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.planner import plan_segments, plan_vectors
-from engramdb.lsm.records import NEVER
+from engramdb.lsm.records import MEMORY, NEVER
 from engramdb.lsm.retention import KeepAll
 from engramdb.lsm.rewrite import (
     Carrier,
@@ -103,7 +104,8 @@ def _merge_segments(core: Core, inputs: Sequence[Segment]) -> None:
     )
     del columns
     bases = np.cumsum([0, *(segment.rows for segment in inputs)])
-    entry = write_rows(core, kept.rows, gather(inputs, bases, kept.order))
+    attributes = gather_attributes(core, inputs, bases, kept)
+    entry = write_rows(core, kept.rows, gather(inputs, bases, kept.order), attributes)
     with core.manifest_lock:
         swap_segments(core, inputs, kept, entry, flushed_seq, total, bases)
         if len(kept.rows) < total:
@@ -177,6 +179,23 @@ def gather(inputs: Sequence[Segment], bases: Rows, order: Rows) -> Iterator[Payl
             yield Payloads.concatenate(parts).take(
                 inverse_order(np.concatenate(places), stop - start)
             )
+
+
+def gather_attributes(
+    core: Core, inputs: Sequence[Segment], bases: Rows, kept: Kept
+) -> AttributeColumns | None:
+    """What the merged memories say; None if nobody here can read payloads."""
+    columns_of = core.options.columns_of
+    if columns_of is None:
+        return None
+    parts = [
+        segment.attributes if segment.has_attributes else segment.made_attributes(columns_of)
+        for segment in inputs
+    ]
+    wanted = kept.order[kept.rows.record_class == MEMORY]
+    source = np.searchsorted(bases, wanted, "right") - 1
+    starts = np.cumsum([0, *map(len, parts)])[:-1]
+    return AttributeColumns.concatenate(parts).take(wanted + (starts - bases[:-1])[source])
 
 
 def sweep(core: Core) -> None:

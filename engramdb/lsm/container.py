@@ -90,6 +90,11 @@ class ContainerWriter:
         encoding, base, data = columns.pack(values)
         self._sections.append((name, encoding, base, len(values), data))
 
+    def packed(self, name: str, column: Column) -> None:
+        """A column that is packed already."""
+        fields = (column.encoding, column.base, column.count, column.data)
+        self._sections.append((name, *fields))
+
     def blob(self, name: str, data: Buffer) -> None:
         """Bytes."""
         self._sections.append((name, BYTES, 0, memoryview(data).nbytes, data))

@@ -243,7 +243,7 @@ class Core:
         except OSError as error:
             raise self.fail(error) from error
         version = state.version
-        active = Memtable(0, self.options.memtable_bytes_max)
+        active = Memtable(0, self.options.memtable_bytes_max, self.options.columns_of)
         state = state._replace(
             version=version._replace(active=active, frozen=(*version.frozen, version.active))
         )

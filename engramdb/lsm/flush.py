@@ -14,7 +14,7 @@ from engramdb.lsm.core import Core
 from engramdb.lsm.keys import Rows, from_list, split
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.payloads import Payloads
-from engramdb.lsm.records import NEVER
+from engramdb.lsm.records import MEMORY, NEVER
 from engramdb.lsm.rewrite import (
     Carrier,
     Kept,
@@ -58,7 +58,11 @@ def _flush(core: Core, table: Memtable, manifest_lock: Guard, write_lock: Guard)
     rows = table.columns(count)
     kept = retain(core, rows, durable_seq=flushed_seq, has_oldest=not core.state.version.segments)
     payloads = table.payload_columns(count)
-    entry = write_rows(core, kept.rows, _gather(payloads, kept.order))
+    attributes = None
+    if core.options.columns_of is not None:
+        memories = kept.order[kept.rows.record_class == MEMORY]
+        attributes = table.attributes(count, core.options.columns_of).take(memories)
+    entry = write_rows(core, kept.rows, _gather(payloads, kept.order), attributes)
     vectors = _write_arena(core, table.arena, kept, flushed_seq) if table.arena else []
     with manifest_lock:
         carrier = Carrier()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from engramdb.lsm.arena import Arena
+from engramdb.lsm.attribute_columns import AttributeColumns, ColumnsOf
 from engramdb.lsm.keys import Rows, from_list, split
 from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import (
@@ -32,15 +33,18 @@ if TYPE_CHECKING:
     from engramdb.lsm.log_reader import LogRows
 
 NO_ROW: Final = -1
+TAIL_ROWS: Final = 64  # of which no columns are made: reading their payloads costs less
 _ROW_BYTES: Final = 200  # what a row costs beside its payload and vector: dict, columns, objects
 
 
 class Memtable:
     """One memtable. `log` is the number of the first log that holds its rows."""
 
-    def __init__(self, log: int, bytes_max: int) -> None:
+    def __init__(self, log: int, bytes_max: int, columns_of: ColumnsOf | None = None) -> None:
         self.log = log
         self.bytes_max = bytes_max
+        self.columns_of = columns_of
+        self._stretches: tuple[AttributeColumns, ...] = ()  # of the rows from the first one on
         self.bytes_used = 0
         self.seq = array("Q")
         self.time = array("q")
@@ -215,6 +219,40 @@ class Memtable:
     def payload_columns(self, count: int) -> Payloads:
         """The payloads of the first `count` rows."""
         return Payloads.from_list(self.payloads[:count])
+
+    def stretches(self, count: int) -> tuple[AttributeColumns, ...]:
+        """What the first `count` rows say, or some more: stretches one after another, each at most
+        half as long as the one before, but for a short last one that leaves it to the payloads.
+        Rows of other classes say nothing. For readers: no lock is needed, as a tuple takes the
+        place of another one, and at worst two readers make the same."""
+        stretches = self._stretches
+        done = sum(map(len, stretches))
+        if self.columns_of is not None and count - done > TAIL_ROWS:
+            stretches = (*stretches, self.columns_of(self._said(done, count)))
+            while len(stretches) > 1 and len(stretches[-2]) < 2 * len(stretches[-1]):
+                merged = AttributeColumns.concatenate(list(stretches[-2:]))
+                stretches = (*stretches[:-2], merged)
+            self._stretches, done = stretches, count
+        return stretches if done >= count else (*stretches, AttributeColumns.untold(count - done))
+
+    def attributes(self, count: int, columns_of: ColumnsOf) -> AttributeColumns:
+        """What the first `count` rows say; there are no further rows."""
+        parts = list(self._stretches)
+        done = sum(map(len, parts))
+        if done < count:
+            parts.append(columns_of(self._said(done, count)))
+        return AttributeColumns.concatenate(parts)
+
+    def _said(self, start: int, stop: int) -> list[bytes]:
+        """The payloads of memories, and nothing for the rows of other classes."""
+        payloads = self.payloads[start:stop]
+        classes = self.record_class[start:stop].tobytes()
+        if any(classes):
+            payloads = [
+                b"" if record_class else payload
+                for record_class, payload in zip(classes, payloads, strict=True)
+            ]
+        return payloads
 
     def load(self, rows: LogRows) -> Rows:
         """Append rows from a log. Returns the row before each one in this table, or NO_ROW; what

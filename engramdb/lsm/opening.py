@@ -121,7 +121,9 @@ def _open_to_write(
     next_file = max(manifest.next_file, highest_number(environment, directory) + 1)
     cache = BlockCache(options.cache_blocks)
     with ExitStack() as unless_opened:
-        segments, vectors = open_files(environment, directory, manifest, cache)
+        segments, vectors = open_files(
+            environment, directory, manifest, cache, columns_of=options.columns_of
+        )
         unless_opened.callback(close_files, (*segments, *vectors))
         recovered = Replay(
             environment, directory, manifest, options, segments, vectors, read_only=False
@@ -240,7 +242,9 @@ def load_to_read(
                 if environment.exists(f"{directory}/tmp/{manifests.name_of(manifest.number)}"):
                     # its writer may not live to make the name durable: what is shown must stay
                     environment.sync_directory(directory)
-                segments, vectors = open_files(environment, directory, manifest, cache, version)
+                segments, vectors = open_files(
+                    environment, directory, manifest, cache, version, options.columns_of
+                )
                 unless_read.callback(close_files, (*segments, *vectors), version)
                 recovered = Replay(
                     environment, directory, manifest, options, segments, vectors, read_only=True

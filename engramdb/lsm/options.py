@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from engramdb.errors import InvalidInputError
+from engramdb.lsm.attribute_columns import ColumnsOf
 from engramdb.lsm.limits import DIMENSION_MAX
 from engramdb.lsm.retention import History, KeepAll, check_history
 
@@ -24,6 +25,7 @@ class Options:
     decompressed payload blocks kept. history: for a new database. background: flush and compaction
     in threads of their own; False runs them inline, which makes an engine deterministic.
     log_allocate_bytes: what a synced log is extended by; 0 appends. fan_in: runs merged at once.
+    columns_of: makes attribute columns of the payloads of memories; None: there are none.
     """
 
     durability: str = SYNC
@@ -36,6 +38,7 @@ class Options:
     background: bool = True
     log_allocate_bytes: int = 2**20
     fan_in: int = 4
+    columns_of: ColumnsOf | None = None
 
     def __post_init__(self) -> None:
         if self.durability not in DURABILITIES:

@@ -9,16 +9,20 @@ In a segment the payloads of `BLOCK_ROWS` consecutive rows form a block: u32 len
 
 from __future__ import annotations
 
+import threading
 from itertools import chain
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import zstandard
 
 from engramdb.lsm.keys import U64, Rows
 
 BLOCK_ROWS: Final = 64
 _PADS: Final = [bytes(-i & 7) for i in range(8)]
+
+_RATIO_MAX: Final = 2**16  # zstd stores 128 KiB of one byte in four; and no block in less
 
 Lengths = npt.NDArray[np.uint32]
 
@@ -96,3 +100,20 @@ def open_block(block: bytes, rows: int) -> Payloads:
     if int(word_counts(lengths).sum()) != len(words):
         raise ValueError("the block's lengths do not add up")
     return Payloads(words, lengths)
+
+
+_local = threading.local()
+
+
+def decompress(data: bytes, raw_size: int) -> bytes:
+    """One zstd frame of so many bytes. Raises ValueError or ZstdError."""
+    # the size in the frame is what is allocated, whatever else is asked for
+    if zstandard.frame_content_size(data) != raw_size or raw_size > _RATIO_MAX * len(data):
+        raise ValueError(f"{len(data)} bytes are not {raw_size} bytes compressed")
+    # a decompressor must not be shared between threads, and making one costs more than using it
+    try:
+        decompressor = _local.decompressor
+    except AttributeError:
+        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+    out: bytes = decompressor.decompress(data, max_output_size=raw_size)
+    return out

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engramdb.errors import EngramError
-from engramdb.lsm.compaction import gather
+from engramdb.lsm.compaction import gather, gather_attributes
 from engramdb.lsm.core import DIRECTORIES, Core
 from engramdb.lsm.flush import flush_table
 from engramdb.lsm.keys import U64, Rows, from_list, split
@@ -125,9 +125,9 @@ def _purge(core: Core, targets: _Targets) -> PurgeReport:
             also_drop=targets.rows,
         )
         bases = np.array([0, segment.rows])
-        swaps.append(
-            (segment, kept, write_rows(core, kept.rows, gather([segment], bases, kept.order)))
-        )
+        attributes = gather_attributes(core, [segment], bases, kept)
+        payloads = gather([segment], bases, kept.order)
+        swaps.append((segment, kept, write_rows(core, kept.rows, payloads, attributes)))
     vector_swaps: list[tuple[VectorFile, list[WrittenVectors]]] = []
     vectors = 0
     for file in version.vectors:

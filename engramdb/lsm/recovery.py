@@ -10,6 +10,7 @@ import numpy as np
 
 from engramdb.errors import CorruptionError, InvalidInputError
 from engramdb.lsm import log_format, log_reader
+from engramdb.lsm.attribute_columns import ColumnsOf
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.container import MARKS, ContainerReader
 from engramdb.lsm.core import file_path, number_of
@@ -46,6 +47,7 @@ def open_files(
     manifest: Manifest,
     cache: BlockCache,
     known: Version | None = None,
+    columns_of: ColumnsOf | None = None,
 ) -> tuple[tuple[Segment, ...], tuple[VectorFile, ...]]:
     """Open every file of a manifest. Files that `known` has open already are shared."""
 
@@ -63,6 +65,7 @@ def open_files(
                 cache,
                 read_marks(environment, directory, entry),
                 open_segments.get(entry.number),
+                columns_of,
             )
             segments.append(segment)
         for vector_entry in manifest.vectors:
@@ -195,7 +198,7 @@ class Replay:
         if not self._read_only:
             self._change_logs(lengths)
         version = Version(
-            Memtable(0, self._options.memtable_bytes_max),
+            Memtable(0, self._options.memtable_bytes_max, self._options.columns_of),
             tuple(self._tables),
             self._segments,
             self._vectors,
@@ -241,7 +244,7 @@ class Replay:
             stop = min(limit, size)
         seed = log_format.seed_of(self._database, number)
         pieces = log_reader.LogPieces(file, seed, FILE_HEADER.size, stop)
-        table = Memtable(number, self._options.memtable_bytes_max)
+        table = Memtable(number, self._options.memtable_bytes_max, self._options.columns_of)
         previous = [self._load(table, *piece, path, size) for piece in pieces]
         if limit is not None and pieces.end < limit:
             raise CorruptionError(path, pieces.end, f"records up to {limit}", "a damaged record")

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.container import rows_per_part
 from engramdb.lsm.core import Core
 from engramdb.lsm.keys import U64, Rows
@@ -96,13 +97,24 @@ def pieces(rows: int, payload_bytes: int = 0) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, rows)
 
 
-def write_rows(core: Core, rows: RowColumns, payloads: Iterable[Payloads]) -> SegmentEntry | None:
-    """Write a segment under tmp/. None if there are no rows."""
+def write_rows(
+    core: Core,
+    rows: RowColumns,
+    payloads: Iterable[Payloads],
+    attributes: AttributeColumns | None = None,
+) -> SegmentEntry | None:
+    """Write a segment under tmp/, with what its memories say. None if there are no rows."""
     if not len(rows):
         return None
     number = core.new_number()
     size, fingerprint = write_segment(
-        core.environment, core.temporary("seg", number), core.database, number, rows, payloads
+        core.environment,
+        core.temporary("seg", number),
+        core.database,
+        number,
+        rows,
+        payloads,
+        attributes,
     )
     current = (rows.superseded == np.uint64(NEVER)) & (rows.kind != TOMBSTONE)
     live = [int(np.count_nonzero(current & (rows.record_class == c))) for c in CLASSES]
@@ -177,7 +189,9 @@ def open_segment(core: Core, entry: SegmentEntry) -> Segment:
     """Move a written segment into place and open it. Under the manifest lock."""
     core.place("seg", entry.number)
     path = core.path("seg", entry.number)
-    return Segment(core.environment, path, entry, core.cache, Marks())
+    return Segment(
+        core.environment, path, entry, core.cache, Marks(), columns_of=core.options.columns_of
+    )
 
 
 def open_vectors(core: Core, entry: VectorEntry) -> VectorFile:

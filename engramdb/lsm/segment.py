@@ -4,12 +4,12 @@ Sections (see container.py for the frame): class.rows, key.high, key.low, seq, t
 superseded (0: current when written), and for the payloads block.offset, block.size, block.raw,
 block.sum, blocks. If there are edges: source.high, source.low, target.high, target.low, type,
 types (msgpack list of str), strength (float64), by.source, by.target (permutations of the edges).
+What memories say may be there as columns too: see attribute_sections.py.
 Columns are read, and checked, when they are first used.
 """
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from functools import cached_property
 from typing import Final
@@ -21,6 +21,8 @@ import zstandard
 
 from engramdb.errors import CorruptionError
 from engramdb.lsm import columns
+from engramdb.lsm.attribute_columns import AttributeColumns, ColumnsOf, untold
+from engramdb.lsm.attribute_sections import FIELDS, StoredColumns
 from engramdb.lsm.block_cache import Block, BlockCache
 from engramdb.lsm.columns import Column
 from engramdb.lsm.container import SEGMENT, ContainerReader
@@ -29,10 +31,11 @@ from engramdb.lsm.keys import U64, KeyMatrix, Rows, first_at_least, join
 from engramdb.lsm.limits import NUMBER_MAX, PAYLOAD_BYTES_MAX
 from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.marks import Marks, Supersession
-from engramdb.lsm.payloads import BLOCK_ROWS, Payloads, open_block
+from engramdb.lsm.payloads import BLOCK_ROWS, Payloads, decompress, open_block
 from engramdb.lsm.records import (
     CLASSES,
     EDGE,
+    MEMORY,
     PUT,
     TOMBSTONE,
     Edge,
@@ -41,23 +44,8 @@ from engramdb.lsm.records import (
 )
 from engramdb.lsm.rows import EdgeColumns, RowColumns
 
+MADE_ROWS: Final = 16_384  # of which attribute columns are made at once
 _FRAME_BYTES_MIN: Final = 9  # of zstd: the header and one block of a byte
-_RATIO_MAX: Final = 2**16  # zstd stores 128 KiB of one byte in four; and no block in less
-
-_local = threading.local()
-
-
-def _decompress(data: bytes, raw_size: int) -> bytes:
-    # the size in the frame is what is allocated, whatever else is asked for
-    if zstandard.frame_content_size(data) != raw_size or raw_size > _RATIO_MAX * len(data):
-        raise ValueError(f"{len(data)} bytes are not {raw_size} bytes compressed")
-    # a decompressor must not be shared between threads, and making one costs more than using it
-    try:
-        decompressor = _local.decompressor
-    except AttributeError:
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
-    out: bytes = decompressor.decompress(data, max_output_size=raw_size)
-    return out
 
 
 def out_of_order(classes: npt.NDArray[np.uint8], high: U64, low: U64, seq: U64) -> Rows:
@@ -81,6 +69,7 @@ class Segment:
         cache: BlockCache,
         marks: Marks,
         known: Segment | None = None,
+        columns_of: ColumnsOf | None = None,
     ) -> None:
         """`known` is the same file, open already: what was read of it is shared."""
         if known is not None:
@@ -92,6 +81,7 @@ class Segment:
         self.number = entry.number
         self.marks = marks
         self._cache = cache
+        self._columns_of = columns_of
         self.reader = ContainerReader(
             environment,
             path,
@@ -244,7 +234,7 @@ class Segment:
         try:
             if raw_size > rows * (PAYLOAD_BYTES_MAX + 16):
                 raise ValueError(f"a block of {raw_size} bytes")
-            raw = _decompress(data, raw_size)
+            raw = decompress(data, raw_size)
             return raw, open_block(raw, rows)
         except (zstandard.ZstdError, ValueError) as error:
             at = self.reader.section("blocks").offset + offsets[block]
@@ -255,9 +245,7 @@ class Segment:
         number, within = divmod(row, BLOCK_ROWS)
         block: Block | None = self._cache.get((self.number, number))
         if block is None:
-            raw, payloads = self._open_block(number)
-            head = len(raw) - 8 * len(payloads.words)
-            block = (raw, (payloads.starts * 8 + head).tolist(), payloads.lengths.tolist())
+            block = self._block(number)
             self._cache.put((self.number, number), block)
         raw, starts, lengths = block
         start = starts[within]
@@ -274,6 +262,49 @@ class Segment:
         if start == offset and stop == offset + len(whole):
             return whole
         return whole.take(np.arange(start - offset, stop - offset))
+
+    def payloads_at(self, rows: Rows) -> list[bytes]:
+        """The payloads of any rows, in their order; each block of them is opened once."""
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        numbers, firsts = np.unique(ascending // BLOCK_ROWS, return_index=True)
+        found: list[bytes] = []
+        for number, some in zip(
+            numbers.tolist(), np.split(ascending % BLOCK_ROWS, firsts[1:]), strict=True
+        ):
+            raw, starts, lengths = self._cache.get((self.number, number)) or self._block(number)
+            found += [raw[starts[row] : starts[row] + lengths[row]] for row in some.tolist()]
+        if bool((order == np.arange(len(order))).all()):
+            return found
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order))
+        return [found[place] for place in places.tolist()]
+
+    def _block(self, number: int) -> Block:
+        raw, payloads = self._open_block(number)
+        head = len(raw) - 8 * len(payloads.words)
+        return raw, (payloads.starts * 8 + head).tolist(), payloads.lengths.tolist()
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether the file holds attribute columns."""
+        return FIELDS in self.reader
+
+    @cached_property
+    def attributes(self) -> AttributeColumns:
+        """What the rows of class MEMORY say. Of a file without columns they are made once."""
+        if self.has_attributes:
+            return StoredColumns(self.reader, self.ranges[MEMORY][1])
+        return self.made_attributes(self._columns_of or untold)
+
+    def made_attributes(self, columns_of: ColumnsOf) -> AttributeColumns:
+        """The same, made of the payloads."""
+        rows = self.ranges[MEMORY][1]
+        parts = [
+            columns_of(self.payloads(start, min(start + MADE_ROWS, rows)).to_list())
+            for start in range(0, rows, MADE_ROWS)
+        ]
+        return AttributeColumns.concatenate(parts) if parts else AttributeColumns.untold(0)
 
     # Records
 

@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 import zstandard
 
+from engramdb.lsm import attribute_sections
+from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.container import SEGMENT, ContainerWriter, _sum
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.payloads import Payloads
@@ -53,11 +55,13 @@ def write_segment(
     number: int,
     rows: RowColumns,
     payloads: Iterable[Payloads],
+    attributes: AttributeColumns | None = None,
 ) -> tuple[int, bytes]:
     """Write and sync one segment. Returns its size and fingerprint.
 
     `rows` are sorted; `payloads` yields their payloads in the same order, in pieces whose sizes
     are multiples of BLOCK_ROWS (the last one apart), so that a merge need not hold them all.
+    `attributes` is what the rows of class MEMORY say.
     """
     writer = ContainerWriter(SEGMENT, database, number)
     counts = [int(np.count_nonzero(rows.record_class == c)) for c in CLASSES]
@@ -88,4 +92,6 @@ def write_segment(
         by_target = np.lexsort((edges.target_low, edges.target_high))
         writer.column("by.source", by_source.astype(np.uint64))
         writer.column("by.target", by_target.astype(np.uint64))
+    if attributes is not None:
+        attribute_sections.write(writer, attributes)
     return writer.write(environment, path)

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from engramdb.errors import ClosedError, CorruptionError, HistoryUnavailableError
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, to_list
+from engramdb.lsm.memory_run import MemoryRun, SegmentRun, TableRun
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.payloads import Payloads
-from engramdb.lsm.records import EDGE, TOMBSTONE, Change, Edge, Record, Vector
+from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE, Change, Edge, Record, Vector
 from engramdb.lsm.rows import EdgeColumns
 from engramdb.lsm.segment import Segment
 from engramdb.lsm.version import Version
@@ -277,9 +278,9 @@ class Snapshot:
         keep = np.ones(source.rows, np.bool_)
         keep[source.superseded.rows_until(self.seq)] = False
         if source.kind.extremes[1] == TOMBSTONE:
-            keep &= source.kind.array() != TOMBSTONE
+            keep &= ~source.kind.within(TOMBSTONE, TOMBSTONE)
         if source.entry.seq_max > self.seq:
-            keep &= source.seq.array() <= seq
+            keep &= source.seq.within(0, self.seq)
         rows: Rows = np.flatnonzero(keep[start:stop]) + start
         return rows
 
@@ -334,6 +335,26 @@ class Snapshot:
         for table in version.tables():
             if table.arena is not None:
                 runs += table.arena.runs(seq)
+        return runs
+
+    def memory_runs(self) -> list[MemoryRun]:
+        """The visible memories run by run, as columns: each is visible in one row of one."""
+        self._require_complete()
+        runs: list[MemoryRun] = []
+        for source in self._sources():
+            rows = self._visible(source, MEMORY)
+            if not len(rows):
+                continue
+            if isinstance(source, Segment):
+                runs.append(SegmentRun(source, rows))
+                continue
+            start = 0
+            for columns in source.stretches(source.rows_until(self.seq)):
+                stop = start + len(columns)
+                first, last = np.searchsorted(rows, (start, stop)).tolist()
+                if first < last:
+                    runs.append(TableRun(source, start, columns, rows[first:last] - start))
+                start = stop
         return runs
 
     # What changed

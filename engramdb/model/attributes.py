@@ -136,12 +136,12 @@ def decode_memory(payload: bytes) -> MemoryPayload:
     """What a memory's payload says. Raises CorruptionError."""
     try:
         decoded = _decode_memory(payload)
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise _damaged("a memory", "[creation time, reason, attributes]", error) from error
-    if not _MOMENT_MIN <= decoded.creation_us <= _MOMENT_MAX:
+    if not MOMENT_US_MIN <= decoded.creation_us <= MOMENT_US_MAX:
         raise _damaged("a memory", "the time of its creation", decoded.creation_us)
     for bound in decoded[3:5]:
-        if bound is not None and not _MOMENT_MIN <= bound <= _MOMENT_MAX:
+        if bound is not None and not MOMENT_US_MIN <= bound <= MOMENT_US_MAX:
             raise _damaged("a memory", "a moment from or until which it is valid", bound)
     return decoded
 
@@ -161,9 +161,9 @@ def decode_edge(payload: bytes) -> tuple[int, dict[str, Any]]:
     """(creation_us, attributes) of a connection's payload. Raises CorruptionError."""
     try:
         decoded = _decode_edge(payload)
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise _damaged("a connection", "[creation time, attributes]", error) from error
-    if not _MOMENT_MIN <= decoded[0] <= _MOMENT_MAX:
+    if not MOMENT_US_MIN <= decoded[0] <= MOMENT_US_MAX:
         raise _damaged("a connection", "the time of its creation", decoded[0])
     return decoded
 
@@ -409,7 +409,7 @@ def _damaged(what: str, expected: str, got: object) -> CorruptionError:
     return CorruptionError(f"the payload of {what}", 0, expected, got)
 
 
-def _from_extension(code: int, data: memoryview) -> object:
+def from_extension(code: int, data: memoryview) -> object:
     if code != MOMENT_EXTENSION or len(data) != _MOMENT.size:
         raise msgspec.DecodeError(
             f"expected extension type {MOMENT_EXTENSION} of {_MOMENT.size} bytes, "
@@ -422,13 +422,13 @@ def _from_extension(code: int, data: memoryview) -> object:
 
 
 # Too deeply nested, no text, a key of a map that cannot be one: each is an error of its own.
-_DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
-_MOMENT_MIN: Final = to_microseconds(datetime.datetime.min.replace(tzinfo=datetime.UTC), "")
-_MOMENT_MAX: Final = to_microseconds(datetime.datetime.max.replace(tzinfo=datetime.UTC), "")
+DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
+MOMENT_US_MIN: Final = to_microseconds(datetime.datetime.min.replace(tzinfo=datetime.UTC), "")
+MOMENT_US_MAX: Final = to_microseconds(datetime.datetime.max.replace(tzinfo=datetime.UTC), "")
 
 # Encoders and decoders keep no state between calls, so all threads share these.
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_memory: Final = msgspec.msgpack.Decoder(MemoryPayload, ext_hook=_from_extension).decode
+_decode_memory: Final = msgspec.msgpack.Decoder(MemoryPayload, ext_hook=from_extension).decode
 _decode_edge: Final = msgspec.msgpack.Decoder(
-    tuple[int, dict[str, Any]], ext_hook=_from_extension
+    tuple[int, dict[str, Any]], ext_hook=from_extension
 ).decode

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from engramdb.errors import CorruptionError
 from engramdb.index.exact import Hit
 from engramdb.lsm.keys import U64, KeyMatrix
+from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.records import MEMORY, Edge, Record, Vector
 from engramdb.lsm.snapshot import Snapshot, VectorRun
 from engramdb.model.memory_node import MemoryNode
@@ -75,6 +76,9 @@ class Source(Protocol):
 
     def edges_to(self, target: bytes) -> Sequence[Edge]:
         """The visible edges that reach a memory."""
+
+    def memory_runs(self) -> list[MemoryRun]:
+        """The visible memories run by run, as columns."""
 
     def vector_runs(self) -> list[VectorRun]:
         """The vectors that a similarity search multiplies."""
