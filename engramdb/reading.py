@@ -12,7 +12,16 @@ import numpy.typing as npt
 from engramdb.errors import MemoryNotFoundError
 from engramdb.index import exact as exact_index
 from engramdb.lsm.keys import split, to_list
-from engramdb.lsm.records import MEMORY, NEVER, NO_VECTOR, TOMBSTONE, Edge, Record, Vector
+from engramdb.lsm.records import (
+    MEMORY,
+    NEVER,
+    NO_VECTOR,
+    TOMBSTONE,
+    Edge,
+    Record,
+    Vector,
+    is_connection,
+)
 from engramdb.model.attributes import decode_edge, decode_memory
 from engramdb.model.connection import Connection
 from engramdb.model.identifiers import format_key, format_keys, parse_id
@@ -33,6 +42,7 @@ from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.builder import Query
 from engramdb.query.moment import Moment, look_back
 from engramdb.query.source import Source, found_memory
+from engramdb.walking import Walking
 
 if TYPE_CHECKING:
     from engramdb.lsm import Snapshot, StorageEngine
@@ -44,7 +54,7 @@ Hit = tuple[str, float]
 _NO_ATTRIBUTES: Final[dict[str, object]] = {}
 
 
-class Reading(ABC):
+class Reading(Walking, ABC):
     """Reads over whatever `_source()` returns: one consistent state for the length of a call."""
 
     _engine: StorageEngine
@@ -218,7 +228,9 @@ class Reading(ABC):
         self._walked(key, incoming=incoming)
         source = self._source()
         edges = source.edges_to(key) if incoming else source.edges_from(key)
-        if relationship_type is not None:
+        if relationship_type is None:
+            edges = [edge for edge in edges if is_connection(edge.type)]
+        else:
             edges = [edge for edge in edges if edge.type == relationship_type]
         return [connection_of(edge) for edge in sorted(edges, key=_by_seq)]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from engramdb.errors import CorruptionError
 from engramdb.index.exact import Hit
+from engramdb.lsm.adjacency import EdgeRun
 from engramdb.lsm.keys import U64, KeyMatrix
 from engramdb.lsm.records import MEMORY, Edge, Record, Vector
 from engramdb.lsm.snapshot import Snapshot, VectorRun
@@ -75,6 +76,12 @@ class Source(Protocol):
 
     def edges_to(self, target: bytes) -> Sequence[Edge]:
         """The visible edges that reach a memory."""
+
+    def edges_between(self, source: bytes, target: bytes) -> Sequence[Edge]:
+        """The visible edges from one memory to another."""
+
+    def edge_runs(self) -> Sequence[EdgeRun]:
+        """The edges that a traversal follows."""
 
     def vector_runs(self) -> list[VectorRun]:
         """The vectors that a similarity search multiplies."""
