@@ -71,11 +71,11 @@ class SegmentRun:
     def expand(self, high: U64, low: U64, *, incoming: bool) -> Neighbours:
         """See EdgeRun."""
         segment, seq = self._segment, np.uint64(self._seq)
-        order, sorted_high, sorted_low = segment.sorted_ends(incoming=incoming)
-        places, near = ranges(*spans(sorted_high, sorted_low, high, low))
-        at = order[places]
+        ends = segment.by_target if incoming else segment.by_source
+        places, near = ranges(*spans(ends.high, ends.low, high, low))
+        at = ends.order[places]
         rows = at + segment.ranges[EDGE][0]
-        visible = segment.edges_until()[at] > seq
+        visible = segment.edge_until.array()[at] > seq
         if segment.entry.seq_max > self._seq:
             visible &= segment.seq.take(rows) <= seq
         if not bool(visible.all()):

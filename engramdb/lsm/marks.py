@@ -170,32 +170,3 @@ class Supersession:
         if count and self._base_seqs[-1] > seq:
             count = int(np.searchsorted(self._base_seqs, np.uint64(seq), "right"))
         return count + self.marks.count_until(seq)
-
-
-class EdgeUntil:
-    """The superseding seqs of the edges of a file as an array that follows the marks.
-
-    A row is superseded once, so readers write their marks into the shared array as they come, each
-    all that it may see: what another one has written already is the same.
-    """
-
-    __slots__ = ("_first_row", "_followed", "_marks", "_until")
-
-    def __init__(self, until: U64, marks: Marks, first_row: int) -> None:
-        self._until = until
-        self._marks = marks
-        self._first_row = first_row
-        self._followed = 0
-
-    def array(self) -> U64:
-        """One seq for each edge. It is shared: do not write to it."""
-        count = len(self._marks)
-        if count != self._followed:
-            rows, seqs = self._marks.arrays(self._followed, count)
-            at = rows - self._first_row
-            mine = (at >= 0) & (at < len(self._until))
-            # a tombstone is never visible, whatever came after it
-            mine[mine] = self._until[at[mine]] != 0
-            self._until[at[mine]] = seqs[mine]
-            self._followed = count
-        return self._until

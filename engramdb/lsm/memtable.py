@@ -181,19 +181,7 @@ class Memtable:
     def record(self, record_class: int, row: int) -> Record | Edge:
         """The version in a row."""
         if record_class == EDGE:
-            source, target, type_, strength = self.ends[row]
-            return Edge(
-                self.keys[row],
-                self.seq[row],
-                self.time[row],
-                self.kind[row],
-                self.payloads[row],
-                source,
-                target,
-                type_,
-                strength,
-                self.superseded[row],
-            )
+            return self.edges([row])[0]
         return Record(
             self.keys[row],
             self.seq[row],
@@ -203,6 +191,23 @@ class Memtable:
             self.vector[row],
             self.superseded[row],
         )
+
+    def edges(self, rows: list[int]) -> list[Edge]:
+        """The edges in these rows."""
+        keys, seqs, times, kinds = self.keys, self.seq, self.time, self.kind
+        payloads, ends, superseded = self.payloads, self.ends, self.superseded
+        return [
+            Edge(
+                keys[row],
+                seqs[row],
+                times[row],
+                kinds[row],
+                payloads[row],
+                *ends[row],
+                superseded[row],
+            )
+            for row in rows
+        ]
 
     def rows_until(self, seq: int) -> int:
         """How many rows have a seq that is not above this one."""

@@ -24,11 +24,12 @@ from engramdb.lsm import columns
 from engramdb.lsm.block_cache import Block, BlockCache
 from engramdb.lsm.columns import Column
 from engramdb.lsm.container import SEGMENT, ContainerReader
+from engramdb.lsm.edge_order import EdgeEnds, EdgeUntil
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, first_at_least, join
 from engramdb.lsm.limits import NUMBER_MAX, PAYLOAD_BYTES_MAX
 from engramdb.lsm.manifest import SegmentEntry
-from engramdb.lsm.marks import EdgeUntil, Marks, Supersession
+from engramdb.lsm.marks import Marks, Supersession
 from engramdb.lsm.payloads import BLOCK_ROWS, Payloads, open_block
 from engramdb.lsm.records import (
     CLASSES,
@@ -86,7 +87,7 @@ class Segment:
         if known is not None:
             self.__dict__.update(known.__dict__)
             self.__dict__.pop("superseded", None)
-            self.__dict__.pop("_edge_until", None)
+            self.__dict__.pop("edge_until", None)
             self.entry, self.marks = entry, marks
             return
         self.entry = entry
@@ -367,87 +368,43 @@ class Segment:
         return order
 
     @cached_property
-    def _by_source(self) -> tuple[Rows, U64, U64]:
+    def by_source(self) -> EdgeEnds:
+        """The edges in the order of their sources."""
         order = self._permutation("by.source")
-        return order, self.edges.source_high[order], self.edges.source_low[order]
+        return EdgeEnds(order, self.edges.source_high[order], self.edges.source_low[order])
 
     @cached_property
-    def _by_target(self) -> tuple[Rows, U64, U64]:
+    def by_target(self) -> EdgeEnds:
+        """The edges in the order of their targets."""
         order = self._permutation("by.target")
-        return order, self.edges.target_high[order], self.edges.target_low[order]
-
-    def sorted_ends(self, *, incoming: bool) -> tuple[Rows, U64, U64]:
-        """The numbers of the edges (0 is the first edge) in the order of their sources (or
-        targets), and these: high and low halves of the keys."""
-        return self._by_target if incoming else self._by_source
+        return EdgeEnds(order, self.edges.target_high[order], self.edges.target_low[order])
 
     @cached_property
-    def _edge_until(self) -> EdgeUntil:
+    def edge_until(self) -> EdgeUntil:
+        """When the edges ceased to be current; never visible are tombstones."""
         rows = np.arange(*self.ranges[EDGE])
         until = self.superseded.base(rows)
         until[self.kind.take(rows) == np.uint64(TOMBSTONE)] = 0
         return EdgeUntil(until, self.marks, self.ranges[EDGE][0])
 
-    def edges_until(self) -> U64:
-        """For each edge the seq that superseded it, NEVER if none has; 0 for a tombstone. The array
-        is shared: do not write to it."""
-        return self._edge_until.array()
-
-    def _stretch(self, key: bytes, *, incoming: bool) -> tuple[int, int]:
-        """Where in the order of their sources (or targets) the edges of a memory stand."""
-        if self.ranges[EDGE][0] == self.ranges[EDGE][1]:
-            return 0, 0
-        high, low = self._end_columns[incoming]
-        first, last = high.find(int.from_bytes(key[:8], "big"), 0, len(high))
-        if first == last:
-            return 0, 0
-        return low.find(int.from_bytes(key[8:], "big"), first, last)
-
-    @cached_property
-    def _end_columns(self) -> tuple[tuple[Column, Column], tuple[Column, Column]]:
-        """What _by_source and _by_target hold, to be bisected for one key."""
-        count = self.ranges[EDGE][1] - self.ranges[EDGE][0]
-
-        def raw(values: U64) -> Column:
-            return Column(columns.RAW, 0, count, values.data.cast("B"))
-
-        _, *sources = self._by_source
-        _, *targets = self._by_target
-        return (raw(sources[0]), raw(sources[1])), (raw(targets[0]), raw(targets[1]))
-
     def adjacent(self, key: bytes, *, incoming: bool) -> Rows:
         """The rows of all versions of the edges that leave (or reach) a memory."""
-        first, last = self._stretch(key, incoming=incoming)
-        if first == last:
+        start, stop = self.ranges[EDGE]
+        if start == stop:
             return np.empty(0, np.int64)
-        rows: Rows = self.sorted_ends(incoming=incoming)[0][first:last] + self.ranges[EDGE][0]
+        ends = self.by_target if incoming else self.by_source
+        first, last = ends.stretch(key)
+        rows: Rows = ends.order[first:last] + start
         return rows
 
-    def between(self, source: bytes, target: bytes) -> Rows:
-        """The rows of all versions of the edges from one memory to another. One of the two may have
-        many edges: the other is asked."""
-        out, back = self._stretch(source, incoming=False), self._stretch(target, incoming=True)
-        incoming = out[1] - out[0] > back[1] - back[0]
-        first, last = back if incoming else out
-        at = self.sorted_ends(incoming=incoming)[0][first:last]
-        edges, far = self.edges, source if incoming else target
-        high, low = np.frombuffer(far, ">u8").astype(np.uint64)
-        if incoming:
-            same = (edges.source_high[at] == high) & (edges.source_low[at] == low)
-        else:
-            same = (edges.target_high[at] == high) & (edges.target_low[at] == low)
-        rows: Rows = at[same] + self.ranges[EDGE][0]
-        return rows
-
-    def visible_edges(self, rows: Rows, seq: int) -> list[Edge]:
-        """Those of these rows that are visible at a seq."""
-        if not len(rows):
-            return []
-        until = self.edges_until()[rows - self.ranges[EDGE][0]]
-        visible = until > np.uint64(seq)
-        if self.entry.seq_max > seq:
-            visible &= self.seq.take(rows) <= np.uint64(seq)
-        return [self.edge(row) for row in rows[visible].tolist()]
+    def kept_edge(self, row: int, superseded: int) -> Edge:
+        """The edge in a row, through the cache."""
+        name = self.number << 32 | row
+        edge = self._cache.edges.get(name)
+        if edge is None:
+            edge = self.edge(row)
+            self._cache.put_edge(name, edge)
+        return edge if edge.superseded == superseded else edge._replace(superseded=superseded)
 
     def columns(self) -> RowColumns:
         """Everything but the payloads, as arrays. Raises CorruptionError if rows are not in their

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from types import TracebackType
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import EDGE, TOMBSTONE, Change, Edge, Record, Vector
 from engramdb.lsm.rows import EdgeColumns
 from engramdb.lsm.segment import Segment
+from engramdb.lsm.segment_edges import edges_around, edges_between
 from engramdb.lsm.version import Version
 
 
@@ -241,12 +242,10 @@ class Snapshot:
         version, seq = self.version, self.seq
         found: list[Edge] = []
         for table in version.tables():
-            found += cast(
-                list[Edge], [table.record(EDGE, row) for row in table.between(source, target, seq)]
-            )
+            found += table.edges(table.between(source, target, seq))
         for segment in version.segments:
             if segment.entry.seq_min <= seq:
-                found += segment.visible_edges(segment.between(source, target), seq)
+                found += edges_between(segment, source, target, seq)
         found.sort(key=_edge_key)
         return found
 
@@ -265,11 +264,10 @@ class Snapshot:
         version, seq = self.version, self.seq
         found: list[Edge] = []
         for table in version.tables():
-            rows = table.adjacent(key, seq, incoming=incoming)
-            found += cast(list[Edge], [table.record(EDGE, row) for row in rows])
+            found += table.edges(table.adjacent(key, seq, incoming=incoming))
         for segment in version.segments:
             if segment.entry.seq_min <= seq:
-                found += segment.visible_edges(segment.adjacent(key, incoming=incoming), seq)
+                found += edges_around(segment, key, seq, incoming=incoming)
         found.sort(key=_edge_key)
         return found
 
