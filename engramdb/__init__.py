@@ -38,6 +38,7 @@ from engramdb.model.connection import Connection
 from engramdb.model.memory_node import MemoryNode
 from engramdb.model.relationship import RelationshipType
 from engramdb.model.temporal_layer import TemporalLayer
+from engramdb.model.visit import Visit
 from engramdb.past import Past
 from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.builder import Query
@@ -84,6 +85,7 @@ __all__ = [
     "TemporalLayer",
     "Transaction",
     "VerifyReport",
+    "Visit",
     "WriteStallError",
     "__version__",
 ]

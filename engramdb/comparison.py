@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from engramdb.lsm.records import EDGE, MEMORY, NO_VECTOR, Edge, Record
+from engramdb.lsm.records import EDGE, MEMORY, NO_VECTOR, Edge, Record, is_connection
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.model.attributes import decode_memory
 from engramdb.model.connection import Connection
@@ -110,6 +110,8 @@ def _compare_edges(
     difference = ConnectionDifference([], [], [])
     for key in late.touched(EDGE, early.seq):
         old, new = before.get(EDGE, key), after.get(EDGE, key)
+        if not all(is_connection(cast(Edge, edge).type) for edge in (old, new) if edge):
+            continue
         was = None if old is None else connection_of(cast(Edge, old))
         is_ = None if new is None else connection_of(cast(Edge, new))
         if was is None:

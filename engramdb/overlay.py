@@ -9,8 +9,9 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 
+from engramdb.lsm.adjacency import EdgeRun, HidingRun, ListedRun
 from engramdb.lsm.attribute_columns import AttributeColumns
-from engramdb.lsm.keys import U64, KeyMatrix, from_list, to_list
+from engramdb.lsm.keys import U64, KeyMatrix, distinct, from_list, split, to_list
 from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.records import (
     EDGE,
@@ -25,6 +26,7 @@ from engramdb.lsm.records import (
     Vector,
     edge_key,
 )
+from engramdb.lsm.rows import EdgeColumns
 from engramdb.lsm.snapshot import Snapshot, VectorRun
 from engramdb.lsm.vector_file import extreme, inverse, norms_of
 from engramdb.model.moments import now_us
@@ -131,7 +133,7 @@ class Overlay(Batch):
     Belongs to one thread.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_snapshot", "_time")
+    __slots__ = ("_edge_runs", "_incoming", "_outgoing", "_snapshot", "_time")
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
@@ -139,6 +141,7 @@ class Overlay(Batch):
         self._time = now_us()
         self._outgoing: dict[bytes, dict[bytes, None]] = {}  # memory: keys of written edges
         self._incoming: dict[bytes, dict[bytes, None]] = {}
+        self._edge_runs: list[EdgeRun] | None = None  # as long as no edge is written
 
     @property
     def seq(self) -> int:
@@ -160,6 +163,7 @@ class Overlay(Batch):
         self._remember(source, target, type)
 
     def _remember(self, source: bytes, target: bytes, type: str) -> None:
+        self._edge_runs = None
         key = edge_key(source, target, type)
         self._outgoing.setdefault(source, {})[key] = None
         self._incoming.setdefault(target, {})[key] = None
@@ -229,6 +233,28 @@ class Overlay(Batch):
     def edges_to(self, target: bytes) -> list[Edge]:
         """The visible edges that reach a memory."""
         return self._adjacent(self._snapshot.edges_to(target), self._incoming.get(target))
+
+    def edges_between(self, source: bytes, target: bytes) -> list[Edge]:
+        """The visible edges from one memory to another."""
+        leaving, reaching = self._outgoing.get(source, {}), self._incoming.get(target, {})
+        written = {key: None for key in leaving if key in reaching}
+        return self._adjacent(self._snapshot.edges_between(source, target), written)
+
+    def edge_runs(self) -> list[EdgeRun]:
+        """The snapshot's edges without those written here, and these."""
+        if self._edge_runs is None:
+            written = [key for record_class, key in self.operations if record_class == EDGE]
+            runs = self._snapshot.edge_runs()
+            if written:
+                high, low = distinct(*split(from_list(written)))
+                runs = [HidingRun(run, high, low) for run in runs]
+            kept = [self.operations[EDGE, key] for key in written]
+            kept = [operation for operation in kept if operation.kind != TOMBSTONE]
+            if kept:
+                ends = [(each.source, each.target, each.type, each.strength) for each in kept]
+                runs.append(ListedRun(EdgeColumns.of(ends), [each.key for each in kept]))
+            self._edge_runs = runs
+        return self._edge_runs
 
     def _adjacent(self, saved: list[Edge], written: dict[bytes, None] | None) -> list[Edge]:
         if not written:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
@@ -12,7 +13,15 @@ import numpy.typing as npt
 from engramdb.errors import MemoryNotFoundError
 from engramdb.index import exact as exact_index
 from engramdb.lsm.keys import split, to_list
-from engramdb.lsm.records import MEMORY, NEVER, NO_VECTOR, TOMBSTONE, Edge, Record, Vector
+from engramdb.lsm.records import (
+    MEMORY,
+    NO_VECTOR,
+    TOMBSTONE,
+    Edge,
+    Record,
+    Vector,
+    is_connection,
+)
 from engramdb.model.attributes import ALWAYS, decode_edge, decode_memory
 from engramdb.model.connection import Connection
 from engramdb.model.identifiers import format_key, format_keys, parse_id
@@ -33,6 +42,7 @@ from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.builder import Query
 from engramdb.query.moment import Moment, look_back
 from engramdb.query.source import Source, found_memory
+from engramdb.walking import Walking
 
 if TYPE_CHECKING:
     from engramdb.lsm import Snapshot, StorageEngine
@@ -41,10 +51,12 @@ Matrix = npt.NDArray[np.float32]
 Hit = tuple[str, float]
 """An id and its cosine."""
 
+_seq_of: Final = attrgetter("seq")
+
 _NO_ATTRIBUTES: Final[dict[str, object]] = {}
 
 
-class Reading(ABC):
+class Reading(Walking):
     """Reads over whatever `_source()` returns: one consistent state for the length of a call."""
 
     _engine: StorageEngine
@@ -66,10 +78,10 @@ class Reading(ABC):
         """The length of all vectors; None as long as there is none."""
         return self._engine.dimension
 
-    def _loaded(self, key: bytes) -> None:  # noqa: B027  (only a transaction wants to know)
-        """A memory is handed to the caller, or its absence told."""
+    def _loaded(self, key: bytes) -> None:
+        """A memory is handed to the caller, or its absence told: a transaction wants to know."""
 
-    def _walked(self, key: bytes, *, incoming: bool) -> None:  # noqa: B027
+    def _walked(self, key: bytes, *, incoming: bool) -> None:
         """The connections of a memory are handed to the caller."""
 
     # Single memories
@@ -218,9 +230,15 @@ class Reading(ABC):
         self._walked(key, incoming=incoming)
         source = self._source()
         edges = source.edges_to(key) if incoming else source.edges_from(key)
-        if relationship_type is not None:
+        if relationship_type is None:
+            edges = [edge for edge in edges if is_connection(edge.type)]
+        else:
             edges = [edge for edge in edges if edge.type == relationship_type]
-        return [connection_of(edge) for edge in sorted(edges, key=_by_seq)]
+        edges.sort(key=_seq_of)
+        unsaved = 0  # what a transaction has not saved yet has no number, and comes last
+        while unsaved < len(edges) and not edges[unsaved].seq:
+            unsaved += 1
+        return connections_of(edges[unsaved:] + edges[:unsaved] if unsaved else edges)
 
     def _node(self, source: Source, record: Record) -> MemoryNode:
         said = decode_memory(record.payload)
@@ -304,15 +322,24 @@ def is_stored_in(node: MemoryNode, engine: StorageEngine) -> bool:
 
 def connection_of(edge: Edge) -> Connection:
     """An edge of the log as callers see it."""
-    creation_us, attributes = decode_edge(edge.payload)
-    return Connection(
-        format_key(edge.source),
-        format_key(edge.target),
-        edge.type,
-        edge.strength,
-        attributes,
-        from_microseconds(creation_us),
-    )
+    return connections_of([edge])[0]
+
+
+def connections_of(edges: list[Edge]) -> list[Connection]:
+    """Edges of the log as callers see them."""
+    names: dict[bytes, str] = {}
+    connections = []
+    make = Connection._of
+    for _, _, _, _, payload, source, target, type_, strength, _ in edges:
+        creation_us, attributes = decode_edge(payload)
+        source_id, target_id = names.get(source), names.get(target)
+        if source_id is None:
+            source_id = names[source] = format_key(source)
+        if target_id is None:
+            target_id = names[target] = format_key(target)
+        moment = from_microseconds(creation_us)
+        connections.append(make(source_id, target_id, type_, strength, attributes, moment))
+    return connections
 
 
 def _sorted_keys(source: Source) -> list[bytes]:
@@ -322,7 +349,3 @@ def _sorted_keys(source: Source) -> list[bytes]:
     keys = np.concatenate(batches)
     high, low = split(keys)
     return to_list(keys[np.lexsort((low, high))])
-
-
-def _by_seq(edge: Edge) -> int:
-    return edge.seq or NEVER  # what a transaction has not saved yet comes last

@@ -13,7 +13,16 @@ import numpy.typing as npt
 from engramdb.errors import ClosedError, ConflictError, ReadOnlyError
 from engramdb.index import exact
 from engramdb.lsm import StorageEngine
-from engramdb.lsm.records import MEMORY, NO_VECTOR, TOMBSTONE, Batch, GuardFailed, Record, Vector
+from engramdb.lsm.records import (
+    MEMORY,
+    NO_VECTOR,
+    TOMBSTONE,
+    Batch,
+    GuardFailed,
+    Record,
+    Vector,
+    is_connection,
+)
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.model.identifiers import parse_id
 from engramdb.model.memory_node import LayersLoader, MemoryNode
@@ -40,9 +49,9 @@ class Transaction(Reading):
     Every read sees the database as it was when the transaction began, and what the transaction has
     written since. At the end of the block everything is written as one commit, unless a memory or
     connection that was loaded, listed or written here has been changed by others meanwhile: then
-    ConflictError is raised and nothing is written. What a search, a query's count(), len() or
-    list_all() saw is not held against others; what a search found and the transaction then loaded
-    is. An exception inside the block writes nothing. Belongs to one thread.
+    ConflictError is raised and nothing is written. What a search, a traversal, a query's count(),
+    len() or list_all() saw is not held against others; what one found and the transaction then
+    loaded is. An exception inside the block writes nothing. Belongs to one thread.
     """
 
     def __init__(self, engine: StorageEngine, layers_loader: LayersLoader) -> None:
@@ -150,9 +159,10 @@ class Transaction(Reading):
         ends = parse_id(source_id, "source_id"), parse_id(target_id, "target_id")
         if relationship_type is not None:
             relationship_type = check_relationship_type(relationship_type)
-        overlay, _ = self._writable()
+        overlay, snapshot = self._writable()
         if relationship_type is None:
-            self._walked(ends[0], incoming=False)
+            seen = _between(snapshot, ends)
+            overlay.guards.append(lambda now: _between(now, ends) == seen)
         return disconnect(overlay, edges_between(overlay, ends, relationship_type))
 
     def _writable(self) -> tuple[Overlay, Snapshot]:
@@ -255,4 +265,8 @@ def _order(hit: exact.Hit) -> tuple[float, bytes]:
 
 def _versions(source: Source, key: bytes, incoming: bool) -> set[tuple[bytes, int]]:
     edges = source.edges_to(key) if incoming else source.edges_from(key)
-    return {(edge.key, edge.seq) for edge in edges}
+    return {(edge.key, edge.seq) for edge in edges if is_connection(edge.type)}
+
+
+def _between(source: Source, ends: tuple[bytes, bytes]) -> set[tuple[bytes, int]]:
+    return {(edge.key, edge.seq) for edge in edges_between(source, ends, None)}

@@ -22,6 +22,7 @@ from engramdb.lsm.records import (
     Edge,
     Record,
     edge_key,
+    is_connection,
 )
 from engramdb.model.attributes import decode_edge, encode_edge, encode_memory
 from engramdb.model.identifiers import format_key
@@ -132,7 +133,7 @@ def edges_between(
 ) -> list[Edge]:
     """The connections from one memory to another, of one type or of all."""
     if relationship_type is None:
-        return [edge for edge in source.edges_from(ends[0]) if edge.target == ends[1]]
+        return [edge for edge in source.edges_between(*ends) if is_connection(edge.type)]
     found = source.get(EDGE, edge_key(*ends, relationship_type))
     return [] if found is None else [cast(Edge, found)]
 

@@ -6,10 +6,14 @@ from collections import OrderedDict
 from threading import Lock
 from typing import Final
 
+from engramdb.lsm.payloads import BLOCK_ROWS
+from engramdb.lsm.records import Edge
+
 Block = tuple[bytes, list[int], list[int]]  # bytes, starts in bytes, lengths in bytes
 
 
 BLOCK_BYTES_MEAN_MAX: Final = 2**16  # blocks of large payloads count as several
+EDGE_BYTES_MAX: Final = 1024  # of the payload of an edge that is kept; as many as fill the blocks
 
 
 class BlockCache:
@@ -19,6 +23,8 @@ class BlockCache:
     def __init__(self, blocks_max: int) -> None:
         self._blocks_max = blocks_max
         self._blocks: OrderedDict[tuple[int, int], Block] = OrderedDict()
+        self._edges_max = blocks_max * BLOCK_ROWS
+        self.edges: dict[int, Edge] = {}
         self._lock = Lock()
         self._bytes = 0
         self.hits = 0
@@ -52,6 +58,20 @@ class BlockCache:
         with self._lock:
             for key in [key for key in self._blocks if key[0] == number]:
                 self._bytes -= len(self._blocks.pop(key)[0])
+            for name in [name for name in self.edges if name >> 32 == number]:
+                del self.edges[name]
+
+    # Edges: those of one memory lie in as many blocks, so they are kept one by one
+
+    def put_edge(self, name: int, edge: Edge) -> None:
+        """Keep an edge as it is now, unless it is large; the one that came first makes room. It is
+        found in `edges`, without a lock, by the number of its file << 32 | its row."""
+        if len(edge.payload) > EDGE_BYTES_MAX:
+            return
+        with self._lock:
+            if len(self.edges) >= self._edges_max:
+                del self.edges[next(iter(self.edges))]
+            self.edges[name] = edge
 
     def __len__(self) -> int:
         return len(self._blocks)

@@ -124,6 +124,11 @@ class Supersession:
         """The seq that superseded this row, or NEVER."""
         return self._base[row] or self.marks.of(row)
 
+    def base(self, rows: Rows) -> U64:
+        """What was known of these rows when the file was written: a new array."""
+        values = self._base.take(rows)
+        return np.where(values == 0, np.uint64(NEVER), values)
+
     def array(self) -> U64:
         """The superseding seq of every row, or NEVER: a new array."""
         values = self._base.array()
@@ -134,10 +139,7 @@ class Supersession:
 
     def take(self, rows: Rows) -> U64:
         """The superseding seq of these rows, or NEVER."""
-        if not self.marks:
-            values = self._base.take(rows)
-            return np.where(values == 0, np.uint64(NEVER), values)
-        return self.array()[rows]
+        return self.array()[rows] if self.marks else self.base(rows)
 
     def _load_base(self) -> Rows:
         if self._base_rows is None:

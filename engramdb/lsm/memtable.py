@@ -16,12 +16,14 @@ import numpy as np
 
 from engramdb.lsm.arena import Arena
 from engramdb.lsm.attribute_columns import AttributeColumns, ColumnsOf
+from engramdb.lsm.edge_index import EdgeIndex
 from engramdb.lsm.keys import Rows, from_list, split
 from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import (
     CLASSES,
     EDGE,
     NEVER,
+    TOMBSTONE,
     Edge,
     Ends,
     Operation,
@@ -58,6 +60,9 @@ class Memtable:
         self.newest: tuple[dict[bytes, int], ...] = tuple({} for _ in CLASSES)
         self.arena: Arena | None = None
         self.ends: dict[int, Ends] = {}
+        self.edge_rows = array("q")
+        self.edge_index = EdgeIndex()
+        # of each edge only the first row: `newest` leads on to the others
         self.outgoing: dict[bytes, list[int]] = {}
         self.incoming: dict[bytes, list[int]] = {}
 
@@ -118,18 +123,48 @@ class Memtable:
         self.seq.append(seq)
         self.bytes_used += _ROW_BYTES + len(operation.payload)
         if record_class == EDGE:
-            self._append_ends(
-                row, (operation.source, operation.target, operation.type, operation.strength)
-            )
+            ends = (operation.source, operation.target, operation.type, operation.strength)
+            self._append_ends(row, ends, is_first=previous < 0)
         if previous >= 0:
             self.superseded[previous] = seq
         newest[key] = row
         return row
 
-    def _append_ends(self, row: int, ends: Ends) -> None:
+    def _append_ends(self, row: int, ends: Ends, *, is_first: bool) -> None:
         self.ends[row] = ends
-        self.outgoing.setdefault(ends[0], []).append(row)
-        self.incoming.setdefault(ends[1], []).append(row)
+        if is_first:
+            self.outgoing.setdefault(ends[0], []).append(row)
+            self.incoming.setdefault(ends[1], []).append(row)
+        self.edge_rows.append(row)  # last: a reader counts these
+
+    def adjacent(self, key: bytes, seq: int, *, incoming: bool) -> list[int]:
+        """The rows of the edges that leave (or reach) a memory, visible at a seq."""
+        return self._visible((self.incoming if incoming else self.outgoing).get(key), seq)
+
+    def between(self, source: bytes, target: bytes, seq: int) -> list[int]:
+        """The rows of the edges from one memory to another, visible at a seq. One of the two may
+        have many edges: the other is asked."""
+        outgoing, incoming = self.outgoing.get(source, []), self.incoming.get(target, [])
+        ends = self.ends
+        if len(outgoing) <= len(incoming):
+            rows = [row for row in outgoing.copy() if ends[row][1] == target]
+        else:
+            rows = [row for row in incoming.copy() if ends[row][0] == source]
+        return self._visible(rows, seq)
+
+    def _visible(self, first_rows: list[int] | None, seq: int) -> list[int]:
+        """Of edges that begin in these rows the versions that are visible at a seq."""
+        if not first_rows:
+            return []
+        keys, newest, superseded = self.keys, self.newest[EDGE], self.superseded
+        rows = []
+        for first in first_rows.copy():  # a writer appends to it
+            row = newest.get(keys[first], NO_ROW)
+            if row >= 0 and self.seq[row] > seq:
+                row = self.find(EDGE, keys[first], seq)
+            if row >= 0 and seq < superseded[row] and self.kind[row] != TOMBSTONE:
+                rows.append(row)
+        return rows
 
     def append_vector(
         self,
@@ -150,19 +185,7 @@ class Memtable:
     def record(self, record_class: int, row: int) -> Record | Edge:
         """The version in a row."""
         if record_class == EDGE:
-            source, target, type_, strength = self.ends[row]
-            return Edge(
-                self.keys[row],
-                self.seq[row],
-                self.time[row],
-                self.kind[row],
-                self.payloads[row],
-                source,
-                target,
-                type_,
-                strength,
-                self.superseded[row],
-            )
+            return self.edges([row])[0]
         return Record(
             self.keys[row],
             self.seq[row],
@@ -172,6 +195,23 @@ class Memtable:
             self.vector[row],
             self.superseded[row],
         )
+
+    def edges(self, rows: list[int]) -> list[Edge]:
+        """The edges in these rows."""
+        keys, seqs, times, kinds = self.keys, self.seq, self.time, self.kind
+        payloads, ends, superseded = self.payloads, self.ends, self.superseded
+        return [
+            Edge(
+                keys[row],
+                seqs[row],
+                times[row],
+                kinds[row],
+                payloads[row],
+                *ends[row],
+                superseded[row],
+            )
+            for row in rows
+        ]
 
     def rows_until(self, seq: int) -> int:
         """How many rows have a seq that is not above this one."""
@@ -199,22 +239,7 @@ class Memtable:
 
     def edge_columns(self, rows: list[int]) -> EdgeColumns:
         """What only edges have, of these rows."""
-        ends = [self.ends[row] for row in rows]
-        if not ends:
-            return EdgeColumns.empty()
-        sources, targets, types, strengths = zip(*ends, strict=True)
-        codes: dict[str, int] = {}
-        source_high, source_low = split(from_list(list(sources)))
-        target_high, target_low = split(from_list(list(targets)))
-        return EdgeColumns(
-            source_high,
-            source_low,
-            target_high,
-            target_low,
-            np.array([codes.setdefault(name, len(codes)) for name in types], np.uint64),
-            np.array(strengths, np.float64),
-            list(codes),
-        )
+        return EdgeColumns.of([self.ends[row] for row in rows])
 
     def payload_columns(self, count: int) -> Payloads:
         """The payloads of the first `count` rows."""
@@ -279,7 +304,7 @@ class Memtable:
         self.previous.extend(previous)
         self.seq.extend(rows.seq)
         for row, ends in rows.ends.items():
-            self._append_ends(base + row, ends)
+            self._append_ends(base + row, ends, is_first=previous[row] < 0)
         at = 0
         for matrix in rows.matrices:
             owners = rows.vector_rows[at : at + len(matrix)]

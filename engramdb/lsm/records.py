@@ -78,6 +78,12 @@ def edge_key(source: bytes, target: bytes, type: str) -> bytes:
     return xxhash.xxh3_128_digest(source + target + type.encode())
 
 
+def is_connection(type: str) -> bool:
+    """Whether an edge of this type is a connection, which callers see. A type that starts with NUL
+    is the database's own: callers cannot make one, and are not shown it."""
+    return not type.startswith("\0")
+
+
 @dataclass(slots=True)
 class Operation:
     """One write of a batch. Only an edge uses source, target, type and strength."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engramdb.lsm.keys import U64, KeyMatrix, Rows, join
-from engramdb.lsm.records import EDGE
+from engramdb.lsm.keys import U64, KeyMatrix, Rows, from_list, join, split
+from engramdb.lsm.records import EDGE, Ends
 
 U8 = npt.NDArray[np.uint8]
 
@@ -34,6 +34,21 @@ class EdgeColumns:
         """No edges."""
         none = np.empty(0, np.uint64)
         return cls(none, none, none, none, none, np.empty(0, np.float64), [])
+
+    @classmethod
+    def of(cls, ends: list[Ends]) -> EdgeColumns:
+        """From the ends of edges, one after the other."""
+        if not ends:
+            return cls.empty()
+        sources, targets, types, strengths = zip(*ends, strict=True)
+        codes: dict[str, int] = {}
+        return cls(
+            *split(from_list(list(sources))),
+            *split(from_list(list(targets))),
+            np.array([codes.setdefault(name, len(codes)) for name in types], np.uint64),
+            np.array(strengths, np.float64),
+            list(codes),
+        )
 
     def take(self, rows: Rows) -> EdgeColumns:
         """These edges, in this order."""

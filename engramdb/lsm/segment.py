@@ -26,6 +26,7 @@ from engramdb.lsm.attribute_sections import FIELDS, StoredColumns
 from engramdb.lsm.block_cache import Block, BlockCache
 from engramdb.lsm.columns import Column
 from engramdb.lsm.container import SEGMENT, ContainerReader
+from engramdb.lsm.edge_order import EdgeEnds, EdgeUntil
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, first_at_least, join
 from engramdb.lsm.limits import NUMBER_MAX, PAYLOAD_BYTES_MAX
@@ -75,6 +76,7 @@ class Segment:
         if known is not None:
             self.__dict__.update(known.__dict__)
             self.__dict__.pop("superseded", None)
+            self.__dict__.pop("edge_until", None)
             self.entry, self.marks = entry, marks
             return
         self.entry = entry
@@ -397,29 +399,43 @@ class Segment:
         return order
 
     @cached_property
-    def _by_source(self) -> tuple[Rows, U64, U64]:
+    def by_source(self) -> EdgeEnds:
+        """The edges in the order of their sources."""
         order = self._permutation("by.source")
-        return order, self.edges.source_high[order], self.edges.source_low[order]
+        return EdgeEnds(order, self.edges.source_high[order], self.edges.source_low[order])
 
     @cached_property
-    def _by_target(self) -> tuple[Rows, U64, U64]:
+    def by_target(self) -> EdgeEnds:
+        """The edges in the order of their targets."""
         order = self._permutation("by.target")
-        return order, self.edges.target_high[order], self.edges.target_low[order]
+        return EdgeEnds(order, self.edges.target_high[order], self.edges.target_low[order])
+
+    @cached_property
+    def edge_until(self) -> EdgeUntil:
+        """When the edges ceased to be current; never visible are tombstones."""
+        rows = np.arange(*self.ranges[EDGE])
+        until = self.superseded.base(rows)
+        until[self.kind.take(rows) == np.uint64(TOMBSTONE)] = 0
+        return EdgeUntil(until, self.marks, self.ranges[EDGE][0])
 
     def adjacent(self, key: bytes, *, incoming: bool) -> Rows:
         """The rows of all versions of the edges that leave (or reach) a memory."""
         start, stop = self.ranges[EDGE]
         if start == stop:
             return np.empty(0, np.int64)
-        order, high, low = self._by_target if incoming else self._by_source
-        wanted_high = np.frombuffer(key, ">u8", 1).astype("<u8")
-        wanted_low = np.frombuffer(key, ">u8", 1, 8).astype("<u8")
-        first = int(np.searchsorted(high, wanted_high[0], "left"))
-        last = int(np.searchsorted(high, wanted_high[0], "right"))
-        left = first + int(np.searchsorted(low[first:last], wanted_low[0], "left"))
-        right = first + int(np.searchsorted(low[first:last], wanted_low[0], "right"))
-        rows: Rows = order[left:right] + start
+        ends = self.by_target if incoming else self.by_source
+        first, last = ends.stretch(key)
+        rows: Rows = ends.order[first:last] + start
         return rows
+
+    def kept_edge(self, row: int, superseded: int) -> Edge:
+        """The edge in a row, through the cache."""
+        name = self.number << 32 | row
+        edge = self._cache.edges.get(name)
+        if edge is None:
+            edge = self.edge(row)
+            self._cache.put_edge(name, edge)
+        return edge if edge.superseded == superseded else edge._replace(superseded=superseded)
 
     def columns(self) -> RowColumns:
         """Everything but the payloads, as arrays. Raises CorruptionError if rows are not in their

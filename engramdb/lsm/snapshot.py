@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from types import TracebackType
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import ClosedError, CorruptionError, HistoryUnavailableError
+from engramdb.lsm.adjacency import EdgeRun, SegmentRun
+from engramdb.lsm.edge_index import TableRun
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, to_list
 from engramdb.lsm.memory_run import MemoryRun, SegmentRun, TableRun
 from engramdb.lsm.memtable import Memtable
@@ -19,6 +22,7 @@ from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE, Change, Edge, Record, Vector
 from engramdb.lsm.rows import EdgeColumns
 from engramdb.lsm.segment import Segment
+from engramdb.lsm.segment_edges import edges_around, edges_between
 from engramdb.lsm.version import Version
 
 
@@ -87,6 +91,8 @@ class RowBatch:
 
 
 BATCH_ROWS: Final = 16_384
+
+_edge_key: Final = attrgetter("key")
 
 
 class Snapshot:
@@ -234,26 +240,39 @@ class Snapshot:
         """The visible edges that reach a memory, in the order of their keys."""
         return self._adjacent(target, incoming=True)
 
+    def edges_between(self, source: bytes, target: bytes) -> list[Edge]:
+        """The visible edges from one memory to another, in the order of their keys."""
+        self._require_complete()
+        version, seq = self.version, self.seq
+        found: list[Edge] = []
+        for table in version.tables():
+            found += table.edges(table.between(source, target, seq))
+        for segment in version.segments:
+            if segment.entry.seq_min <= seq:
+                found += edges_between(segment, source, target, seq)
+        found.sort(key=_edge_key)
+        return found
+
+    def edge_runs(self) -> list[EdgeRun]:
+        """What a traversal follows: each visible edge is visible in one of them."""
+        self._require_complete()
+        version, seq = self.version, self.seq
+        runs: list[EdgeRun] = [TableRun(table, seq) for table in version.tables() if table.ends]
+        for segment in version.segments:
+            if segment.entry.seq_min <= seq and segment.ranges[EDGE][0] < segment.ranges[EDGE][1]:
+                runs.append(SegmentRun(segment, seq))
+        return runs
+
     def _adjacent(self, key: bytes, *, incoming: bool) -> list[Edge]:
         self._require_complete()
         version, seq = self.version, self.seq
         found: list[Edge] = []
         for table in version.tables():
-            side = table.incoming if incoming else table.outgoing
-            for row in tuple(side.get(key, ())):
-                if table.seq[row] <= seq < table.superseded[row] and table.kind[row] != TOMBSTONE:
-                    found.append(cast(Edge, table.record(EDGE, row)))
+            found += table.edges(table.adjacent(key, seq, incoming=incoming))
         for segment in version.segments:
-            if segment.entry.seq_min > seq:
-                continue
-            rows = segment.adjacent(key, incoming=incoming)
-            if not len(rows):
-                continue
-            seqs, until = segment.seq.take(rows), segment.superseded.take(rows)
-            visible = (seqs <= np.uint64(seq)) & (np.uint64(seq) < until)
-            visible &= segment.kind.take(rows) != np.uint64(TOMBSTONE)
-            found += [segment.edge(row) for row in rows[visible].tolist()]
-        found.sort(key=lambda edge: edge.key)
+            if segment.entry.seq_min <= seq:
+                found += edges_around(segment, key, seq, incoming=incoming)
+        found.sort(key=_edge_key)
         return found
 
     # Whole database

@@ -14,3 +14,5 @@ DIMENSION_MAX: Final = 65_536  # numbers in one vector; at least one
 VECTOR_NORM_MAX: Final = 3e38  # beyond it the norm is no longer a float32
 
 RELATIONSHIP_TYPE_BYTES_MAX: Final = 256  # UTF-8; at least one byte
+
+ACTIVATION_HOPS_MAX: Final = 1_000  # of one spreading activation, which may go round in circles

@@ -50,6 +50,8 @@ def from_microseconds(moment_us: int, offset_us: int = 0) -> datetime:
 
     Raises OverflowError or ValueError outside of what a datetime can hold.
     """
+    if not offset_us:
+        return _EPOCH + timedelta(0, 0, moment_us)
     # Shifted before the zone is attached: at the ends of time the UTC reading may not exist.
     return (_EPOCH_WITHOUT_ZONE + timedelta(microseconds=moment_us + offset_us)).replace(
         tzinfo=_zone(offset_us)

@@ -7,6 +7,7 @@ from enum import StrEnum
 import numpy as np
 
 from engramdb.errors import InvalidInputError
+from engramdb.lsm.records import is_connection
 from engramdb.model.limits import RELATIONSHIP_TYPE_BYTES_MAX
 
 
@@ -27,7 +28,8 @@ class RelationshipType(StrEnum):
 
 
 def check_relationship_type(relationship_type: object, argument: str = "relationship_type") -> str:
-    """The type as a plain str of 1 to 256 bytes of UTF-8, or InvalidInputError."""
+    """The type as a plain str of 1 to 256 bytes of UTF-8 that does not start with NUL, or
+    InvalidInputError."""
     if not isinstance(relationship_type, str):
         raise InvalidInputError(
             argument,
@@ -44,6 +46,10 @@ def check_relationship_type(relationship_type: object, argument: str = "relation
             argument,
             f"{relationship_type!r:.80} has {size} bytes of UTF-8; "
             f"a type has 1 to {RELATIONSHIP_TYPE_BYTES_MAX}",
+        )
+    if not is_connection(relationship_type):
+        raise InvalidInputError(
+            argument, f"{relationship_type!r:.80} starts with NUL; such types are the database's"
         )
     return str.__str__(relationship_type)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from engramdb.errors import CorruptionError
 from engramdb.index.exact import Hit
+from engramdb.lsm.adjacency import EdgeRun
 from engramdb.lsm.keys import U64, KeyMatrix
 from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.records import MEMORY, Edge, Record, Vector
@@ -79,6 +80,12 @@ class Source(Protocol):
 
     def memory_runs(self) -> list[MemoryRun]:
         """The visible memories run by run, as columns."""
+
+    def edges_between(self, source: bytes, target: bytes) -> Sequence[Edge]:
+        """The visible edges from one memory to another."""
+
+    def edge_runs(self) -> Sequence[EdgeRun]:
+        """The edges that a traversal follows."""
 
     def vector_runs(self) -> list[VectorRun]:
         """The vectors that a similarity search multiplies."""

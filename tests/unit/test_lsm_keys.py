@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from engramdb.lsm import keys as columns
 from engramdb.lsm.keys import first_at_least, from_list, join, split, to_list
 
 # Few distinct halves, so that keys share one of them; NULs and 0xff at the ends.
@@ -52,3 +55,42 @@ def test_halves_above_2_to_the_53_are_not_rounded() -> None:
 def test_the_columns_are_native_and_contiguous() -> None:
     for column in split(from_list([bytes(range(16)), bytes(16)])):
         assert column.dtype == np.uint64 and column.flags.c_contiguous
+
+
+PAIRS = st.tuples(
+    st.sampled_from([0, 1, 2, 2**63, 2**64 - 1]), st.sampled_from([0, 1, 5, 2**64 - 1])
+)
+
+
+@given(st.lists(PAIRS, max_size=40), st.lists(PAIRS, max_size=20), st.sampled_from([1, 16]))
+def test_keys_as_pairs_of_columns_are_sorted_and_found(
+    held: list[tuple[int, int]], wanted: list[tuple[int, int]], few: int
+) -> None:
+    high, low = columns_of(held)
+    order = columns.order_of(high, low)
+    assert pairs_of(high[order], low[order]) == sorted(held)
+    assert pairs_of(*columns.distinct(high, low)) == sorted(set(held))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "_HALVES_MAX", few)  # so few halves are looked up one by one
+        first, last = columns.spans(high[order], low[order], *columns_of(sorted(set(wanted))))
+    for key, start, stop in zip(sorted(set(wanted)), first.tolist(), last.tolist(), strict=True):
+        assert sorted(held)[start:stop] == [key] * held.count(key)
+
+    found = columns.positions(*columns.distinct(high, low), *columns_of(wanted))
+    distinct = sorted(set(held))
+    assert found.tolist() == [distinct.index(k) if k in distinct else -1 for k in wanted]
+
+
+def test_ranges_become_numbers() -> None:
+    numbers, whose = columns.ranges(np.array([3, 7, 7, 0]), np.array([5, 7, 10, 1]))
+    assert numbers.tolist() == [3, 4, 7, 8, 9, 0] and whose.tolist() == [0, 0, 2, 2, 2, 3]
+
+
+def columns_of(pairs: list[tuple[int, int]]) -> tuple[Any, Any]:
+    array = np.array(pairs, np.uint64).reshape(-1, 2)
+    return np.ascontiguousarray(array[:, 0]), np.ascontiguousarray(array[:, 1])
+
+
+def pairs_of(high: Any, low: Any) -> list[tuple[int, int]]:
+    return list(zip(high.tolist(), low.tolist(), strict=True))
