@@ -28,7 +28,9 @@ from engramdb.model.attributes import check_key, check_value
 
 _Test = Callable[[Any, Any], bool]
 
-_ABSENT: Final = object()
+ABSENT: Final = object()
+"""Stands for a value that is not there."""
+
 _KINDS: Final[dict[type, str]] = {
     type(None): "null",
     bool: "bool",
@@ -64,7 +66,7 @@ class AttributeFilter:
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "parts", parts)
         if operator == "is_in":
-            members = [(_kind(member), member) for member in value]
+            members = [(kind_of(member), member) for member in value]
             hashable = frozenset(pair for pair in members if pair[0] not in ("list", "dict"))
             object.__setattr__(self, "_members", hashable)
 
@@ -105,7 +107,7 @@ class AttributeFilter:
         """From low to high, both included."""
         low = _comparison("between", key, low).value
         high = _comparison("between", key, high).value
-        if _kind(low) != _kind(high) or low > high:
+        if kind_of(low) != kind_of(high) or low > high:
             raise _malformed(key, f"between needs two values in order, got {low!r} and {high!r}")
         return AttributeFilter("between", key, (low, high), ())
 
@@ -177,13 +179,13 @@ class AttributeFilter:
             return any(part.matches(attributes) for part in self.parts)
         if operator == "not":
             return not self.parts[0].matches(attributes)
-        found = attributes.get(self.key, _ABSENT)
-        if found is _ABSENT and "." in self.key:
-            found = _look_up(attributes, self.key)
-        if found is _ABSENT:
+        found = attributes.get(self.key, ABSENT)
+        if found is ABSENT and "." in self.key:
+            found = look_up(attributes, self.key)
+        if found is ABSENT:
             return operator in ("not_equals", "not_exists")
         if operator == "is_in":
-            kind = _kind(found)
+            kind = kind_of(found)
             if kind in ("list", "dict"):
                 return any(_equal(found, value) for value in self.value)
             return (kind, found) in self._members
@@ -244,7 +246,7 @@ def _condition(operator: str, key: str, value: Any) -> AttributeFilter:
 
 def _comparison(operator: str, key: str, value: Any) -> AttributeFilter:
     condition = _condition(operator, key, value)
-    if _kind(condition.value) not in _ORDERED:
+    if kind_of(condition.value) not in _ORDERED:
         raise _malformed(
             key,
             f"{operator} needs a number, str, bytes or datetime, got {type(value).__name__}",
@@ -342,7 +344,7 @@ def _from_operators(key: str, operand: object, depth: int) -> AttributeFilter:
 # ---- Evaluation ----------------------------------------------------------------------------------
 
 
-def _look_up(attributes: Mapping[str, Any], path: str) -> Any:
+def look_up(attributes: Mapping[str, Any], path: str) -> Any:
     """What a dotted path leads to: at each level, the longest literal key that leads on wins."""
     if path in attributes:
         return attributes[path]
@@ -350,14 +352,14 @@ def _look_up(attributes: Mapping[str, Any], path: str) -> Any:
     while end >= 0:
         inner = attributes.get(path[:end])
         if isinstance(inner, Mapping):
-            found = _look_up(inner, path[end + 1 :])
-            if found is not _ABSENT:
+            found = look_up(inner, path[end + 1 :])
+            if found is not ABSENT:
                 return found
         end = path.rfind(".", 0, end)
-    return _ABSENT
+    return ABSENT
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     kind = _KINDS.get(type(value))
     if kind is None:  # of a subclass; a stored value is always of the base type
         kind = next((name for base, name in _KINDS.items() if isinstance(value, base)), "other")
@@ -365,8 +367,8 @@ def _kind(value: object) -> str:
 
 
 def _equal(found: Any, value: Any) -> bool:
-    kind = _kind(found)
-    if kind != _kind(value):
+    kind = kind_of(found)
+    if kind != kind_of(value):
         return False
     if kind == "list":
         return len(found) == len(value) and all(map(_equal, found, value))
@@ -376,14 +378,14 @@ def _equal(found: Any, value: Any) -> bool:
 
 
 def _contains(found: Any, value: Any) -> bool:
-    kind = _kind(found)
+    kind = kind_of(found)
     if kind == "list":
         return any(_equal(element, value) for element in found)
-    return kind in ("str", "bytes") and kind == _kind(value) and value in found
+    return kind in ("str", "bytes") and kind == kind_of(value) and value in found
 
 
 def _ordered(found: Any, value: Any) -> bool:
-    return _kind(found) == _kind(value)
+    return kind_of(found) == kind_of(value)
 
 
 _TESTS: Final[dict[str, _Test]] = {

@@ -133,7 +133,8 @@ def _first_of(field: Field, verdict: Verdict, otherwise: Verdict, rows: Rows | N
     if ABSENT not in field.present or (isinstance(otherwise, int) and otherwise == NO):
         return verdict
     codes = field.kind_codes if rows is None else field.kind_codes[rows]
-    return np.where(codes == ABSENT, _truth(otherwise), _truth(verdict))
+    chosen: Truth = np.where(codes == ABSENT, _truth(otherwise), _truth(verdict))
+    return chosen
 
 
 def candidates(columns: AttributeColumns, key: str) -> list[Field]:
