@@ -113,6 +113,8 @@ class Query:
             node = reader._node(source, found_memory(source, key))
             node.score = score
             nodes.append(node)
+        if self._as_of is None and matches:
+            reader._accessed([key for key, _ in matches])
         return nodes
 
     def ids(self) -> list[str]:
