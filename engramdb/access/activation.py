@@ -45,8 +45,11 @@ def base_level(
     now_us      the moment it is asked for; as all times in microseconds since the epoch
     decay       d above, a finite number above 0
 
-    Exact as long as all times are known; ages below AGE_SECONDS_MIN count as that. Raises
-    InvalidInputError naming `decay`.
+    Exact as long as all times are known; ages below AGE_SECONDS_MIN count as that. Measured on
+    random histories of 11 to 2,000 accesses over up to a year, as the difference from the exact
+    sum: spread evenly, 0.015 in the mean and 0.1 at most; in bursts (many in some minutes, then
+    none for days), 1.1 too low in the mean and 3.2 at most, because what came just before the last
+    ten is taken for older than it is. Raises InvalidInputError naming `decay`.
     """
     if isinstance(decay, bool) or not isinstance(decay, int | float):
         raise InvalidInputError("decay", f"must be a number, not {type(decay).__name__}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import repeat
+from itertools import filterfalse, repeat
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -36,8 +36,8 @@ class Accesses(NamedTuple):
         """Without what came after a moment, as far as that is known.
 
         Times are exact. So are counts, unless all RECENT known times are later: of the others,
-        which lie between the first and the oldest of these, those are counted that would be there
-        if they were spread evenly; the first one is, if it is not later itself.
+        which lie between the first and the oldest of these, so many are counted as there would be
+        if they were spread evenly.
         """
         known = self.recent_us != NO_ACCESS
         late = known & (self.recent_us > moment_us)
@@ -50,7 +50,8 @@ class Accesses(NamedTuple):
             oldest = np.where(known[rows], self.recent_us[rows], moment_us).min(axis=1)
             span = np.maximum(oldest - first, 1)
             share = np.clip((moment_us - first) / span, 0.0, 1.0)
-            left[rows] = 1 + np.floor((left[rows] - 1) * share).astype(np.int64)
+            spread = 1 + np.floor(left[rows] * share).astype(np.int64)
+            left[rows] = np.minimum(left[rows], spread)
         left[self.first_us > moment_us] = 0
         # the earlier ones move to the front: each row is sorted, and what is late stands first
         columns = np.arange(RECENT) + late_count[:, None]
@@ -107,7 +108,7 @@ class AccessTable:
         """A row for each key that has none."""
         row_of = self._row_of
         count = len(row_of)
-        new = dict.fromkeys(keys).keys() - row_of.keys()
+        new = list(filterfalse(row_of.__contains__, dict.fromkeys(keys)))
         wanted = count + len(new)
         if wanted > len(self._counts):
             more = max(_CAPACITY_MIN, 3 * wanted // 2) - len(self._counts)

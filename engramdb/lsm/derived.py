@@ -283,6 +283,11 @@ def _value(reader: ContainerReader, entry: _Entry) -> Value:
     if entry.dtype and entry.dtype not in _DTYPES:
         raise CorruptionError(reader.path, 0, "a type that is known here", entry.dtype)
     size = math.prod(entry.shape) * (np.dtype(entry.dtype).itemsize if entry.dtype else 1)
-    if size != len(data) or min(entry.shape, default=0) < 0 or len(entry.shape) > 32:
+    if size != len(data) or not all(0 <= length <= 2**48 for length in entry.shape):
         raise CorruptionError(reader.path, 0, f"an array of shape {entry.shape}", len(data))
-    return np.ndarray(entry.shape, entry.dtype, data) if entry.dtype else data
+    if not entry.dtype:
+        return data
+    try:
+        return np.ndarray(entry.shape, entry.dtype, data)
+    except ValueError as error:  # more dimensions than arrays have, or empty ones that are too long
+        raise CorruptionError(reader.path, 0, f"an array of shape {entry.shape}", error) from error
