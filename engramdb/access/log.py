@@ -12,13 +12,13 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import numpy as np
 
 from engramdb.access.table import NO_ACCESS, Accesses, AccessTable
-from engramdb.errors import EngramError
+from engramdb.errors import ClosedError, EngramError
 from engramdb.lsm import StorageEngine
 from engramdb.lsm.keys import KeyMatrix, to_list
 from engramdb.lsm.records import MEMORY
@@ -180,8 +180,10 @@ class AccessLog:
         with self._entered():
             if self._table is None and not self._pending:
                 return False
-            self._drain()
-            return self._store()
+            with suppress(ClosedError):  # by another thread, meanwhile
+                self._drain()
+                return self._store()
+            return False
 
     def _store(self) -> bool:
         table = self._table
