@@ -34,6 +34,7 @@ from engramdb.errors import (
 )
 from engramdb.lsm import PurgeReport, RepairReport, VerifyReport
 from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
+from engramdb.model.access_history import AccessHistory
 from engramdb.model.connection import Connection
 from engramdb.model.memory_node import MemoryNode
 from engramdb.model.relationship import RelationshipType
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MISSING",
+    "AccessHistory",
     "AttributeChange",
     "AttributeFilter",
     "ClosedError",

@@ -29,6 +29,7 @@ class Settings(TypedDict, total=False):
     dimension: int | None
     memtable_bytes: int
     background: bool
+    track_access: bool
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class DatabaseConfig:
     memtable_bytes       bytes of new memories held before they become a file of their own
     read_only            open to read while another process writes; every write: ReadOnlyError
     background           flush and compact in a thread of their own; False: inside the writes
+    track_access         keep count of when memories are loaded: node.access_history
     """
 
     use_memory_storage: bool = False
@@ -64,9 +66,10 @@ class DatabaseConfig:
     memtable_bytes: int = 64 * 1024 * 1024
     read_only: bool = False
     background: bool = True
+    track_access: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("use_memory_storage", "read_only", "background"):
+        for name in ("use_memory_storage", "read_only", "background", "track_access"):
             if type(getattr(self, name)) is not bool:
                 raise InvalidInputError(name, f"must be a bool, not {getattr(self, name)!r}")
         self._check_place()

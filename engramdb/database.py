@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
+from engramdb.access.log import AccessLog
 from engramdb.config import DatabaseConfig, Settings, check_path
 from engramdb.errors import EngramError, InvalidInputError
 from engramdb.lsm import (
@@ -87,7 +88,9 @@ class Database(Timeline):
             create=create,
             read_only=config.read_only,
         )
-        self._finalizer = weakref.finalize(self, _close_quietly, self._engine)
+        self._access = AccessLog(self._engine) if config.track_access else None
+        self._record_access = None if self._access is None else self._access.record
+        self._finalizer = weakref.finalize(self, _close_quietly, self._engine, self._access)
         self._finalizer.atexit = not config.use_memory_storage  # nobody would read it again
 
     # Opening and closing
@@ -133,7 +136,11 @@ class Database(Timeline):
         signal interrupted a write of the same thread, it raises EngramError, as it would wait for
         itself. Raise there instead, for example SystemExit, and let a `with` block close.
         """
-        self._engine.close()
+        try:
+            if self._access is not None:
+                self._access.store()
+        finally:
+            self._engine.close()
         self._finalizer.detach()
 
     def __enter__(self) -> Self:
@@ -175,13 +182,15 @@ class Database(Timeline):
         changed by others meanwhile.
         """
         self._engine.check_open()
-        return Transaction(self._engine, self._layers)
+        return Transaction(self._engine, self._layers, self._access)
 
     # Looking after the files
 
     def flush(self) -> None:
         """Write what is in memory to files of its own, and sync them."""
         self._engine.flush()
+        if self._access is not None:
+            self._access.store()
 
     def compact(self) -> None:
         """Merge all files, and drop the versions that the retention policy lets go."""
@@ -193,7 +202,13 @@ class Database(Timeline):
         Unlike delete() there is no way back. The report names the forks and checkpoints that still
         hold it. Raises InvalidInputError if the id is not a UUID.
         """
-        return self._engine.purge([parse_id(memory_id)])
+        key, access = parse_id(memory_id), self._access
+        if access is not None:
+            access.prepare_erasure()
+        report = self._engine.purge([key])
+        if access is not None:
+            access.forget([key])
+        return report
 
     def verify(self) -> VerifyReport:
         """Read every byte of every file and compare it with its checksums."""
@@ -256,7 +271,11 @@ class Database(Timeline):
         return now_us()
 
 
-def _close_quietly(engine: StorageEngine) -> None:
+def _close_quietly(engine: StorageEngine, access: AccessLog | None) -> None:
     """For a Database that was dropped without close()."""
     with suppress(EngramError):
-        engine.close()
+        try:
+            if access is not None:
+                access.store()
+        finally:
+            engine.close()

@@ -6,6 +6,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from engramdb.access.log import AccessLog
 from engramdb.lsm import StorageEngine
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.model.moments import from_microseconds
@@ -21,8 +22,15 @@ class Past(Reading):
     that needs all memories raises HistoryUnavailableError.
     """
 
-    def __init__(self, engine: StorageEngine, snapshot: Snapshot, moment_us: int) -> None:
+    def __init__(
+        self,
+        engine: StorageEngine,
+        snapshot: Snapshot,
+        moment_us: int,
+        access: AccessLog | None = None,
+    ) -> None:
         self._engine = engine
+        self._access = access  # to be asked: what is loaded here does not count
         self._snapshot = snapshot
         self._moment_us = moment_us
 

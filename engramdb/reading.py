@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from engramdb.access.log import AccessLog
 from engramdb.errors import MemoryNotFoundError
 from engramdb.index import exact as exact_index
 from engramdb.lsm.keys import split, to_list
@@ -22,6 +23,7 @@ from engramdb.lsm.records import (
     Vector,
     is_connection,
 )
+from engramdb.model.access_history import AccessHistory
 from engramdb.model.attributes import ALWAYS, decode_edge, decode_memory
 from engramdb.model.connection import Connection
 from engramdb.model.identifiers import format_key, format_keys, parse_id
@@ -60,6 +62,10 @@ class Reading(Walking):
     """Reads over whatever `_source()` returns: one consistent state for the length of a call."""
 
     _engine: StorageEngine
+    _access: AccessLog | None = None
+    """When memories were loaded; None if nobody keeps count."""
+    _record_access: Callable[[bytes], None] | None = None
+    """Told of each memory that is handed out; None for reads that do not count."""
 
     @abstractmethod
     def _source(self) -> Source:
@@ -97,6 +103,9 @@ class Reading(Walking):
         record = source.get(MEMORY, key)
         if record is None:
             raise MemoryNotFoundError(format_key(key))
+        record_access = self._record_access
+        if record_access is not None:
+            record_access(key)
         return self._node(source, cast(Record, record))
 
     def get(self, memory_id: str) -> MemoryNode | None:
@@ -105,7 +114,10 @@ class Reading(Walking):
         self._loaded(key)
         source = self._source()
         record = source.get(MEMORY, key)
-        return None if record is None else self._node(source, cast(Record, record))
+        if record is None:
+            return None
+        self._accessed([key])
+        return self._node(source, cast(Record, record))
 
     def __contains__(self, memory_id: object) -> bool:
         """Whether a memory has this id. Raises InvalidInputError if it is not a UUID."""
@@ -253,6 +265,14 @@ class Reading(Walking):
             record.seq,
             self._layers,
         )
+
+    def _accessed(self, keys: list[bytes]) -> None:
+        """These memories are handed to the caller, as they are now."""
+        if self._record_access is not None and self._access is not None:
+            self._access.record_all(keys)
+
+    def _access_history(self, key: bytes) -> AccessHistory:
+        return AccessHistory() if self._access is None else self._access.history(key)
 
     def _layers(self, key: bytes) -> list[TemporalLayer]:
         source = self._source()

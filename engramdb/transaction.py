@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from engramdb.access.log import AccessLog
 from engramdb.errors import ClosedError, ConflictError, ReadOnlyError
 from engramdb.index import exact
 from engramdb.lsm import StorageEngine
@@ -54,8 +55,15 @@ class Transaction(Reading):
     loaded is. An exception inside the block writes nothing. Belongs to one thread.
     """
 
-    def __init__(self, engine: StorageEngine, layers_loader: LayersLoader) -> None:
+    def __init__(
+        self,
+        engine: StorageEngine,
+        layers_loader: LayersLoader,
+        access: AccessLog | None = None,
+    ) -> None:
         self._engine = engine
+        self._access = access
+        self._record_access = None if access is None else access.record
         self._layers_loader = layers_loader
         self._snapshot: Snapshot | None = None
         self._overlay: Overlay | None = None

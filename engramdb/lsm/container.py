@@ -3,7 +3,7 @@ sections.
 
     offset 0    header, 64 bytes
                  0  8s  magic b"ENGRAMDB"
-                 8  4s  kind b"SEGM" | b"VECT" | b"MARK"
+                 8  4s  kind b"SEGM" | b"VECT" | b"MARK" | b"DERV"
                 12  u16 format version (1)
                 14  u16 zero
                 16  16s database uuid
@@ -56,6 +56,7 @@ from engramdb.lsm.keys import U64
 SEGMENT: Final = b"SEGM"
 VECTORS: Final = b"VECT"
 MARKS: Final = b"MARK"
+DERIVED: Final = b"DERV"
 
 MAGIC: Final = b"ENGRAMDB"
 VERSION: Final = 1
@@ -110,8 +111,8 @@ class ContainerWriter:
         of rows_per_part() rows each, the last one apart. It is written last."""
         self._matrix = (name, length, parts)
 
-    def write(self, environment: Environment, path: str) -> tuple[int, bytes]:
-        """Write and sync the file, which must not exist. Returns its size and fingerprint."""
+    def write(self, environment: Environment, path: str, *, sync: bool = True) -> tuple[int, bytes]:
+        """Write the file, which must not exist. Returns its size and fingerprint."""
         file = environment.open(path, "x")
         try:
             file.write_at(0, self.header)
@@ -143,7 +144,8 @@ class ContainerWriter:
                 offset, len(directory), _sum(listing), fingerprint, bytes(8), MAGIC, 0
             )[:56]
             file.write_at(offset, listing + foot + _sum(foot).to_bytes(8, "little"))
-            file.sync()
+            if sync:
+                file.sync()
             return offset + len(listing) + FOOTER.size, fingerprint
         finally:
             file.close()
@@ -225,8 +227,9 @@ class ContainerReader:
         database: bytes,
         number: int,
         size: int,
-        fingerprint: bytes,
+        fingerprint: bytes | None,
     ) -> None:
+        """`fingerprint` is None for a file that no manifest names: it has to agree with itself."""
         self.path = path
         try:
             self.file = self._open_file(environment)
@@ -243,7 +246,7 @@ class ContainerReader:
         return environment.open(self.path, "r")
 
     def _open(
-        self, kind: bytes, database: bytes, number: int, size: int, fingerprint: bytes
+        self, kind: bytes, database: bytes, number: int, size: int, fingerprint: bytes | None
     ) -> None:
         found = self.file.size()
         if found != size:
@@ -278,6 +281,8 @@ class ContainerReader:
         listing = self._read(start, where - start)
         if _sum(listing) != listing_sum:
             raise CorruptionError(self.path, start, f"sum {listing_sum:#x}", f"{_sum(listing):#x}")
+        if fingerprint is None:
+            fingerprint = got_fingerprint
         if not got_fingerprint == fingerprint == xxhash.xxh3_128_digest(header + listing):
             raise CorruptionError(
                 self.path, where + 24, f"fingerprint {fingerprint.hex()}", got_fingerprint.hex()

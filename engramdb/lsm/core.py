@@ -35,7 +35,7 @@ from engramdb.lsm.vector_file import VectorFile
 from engramdb.lsm.version import State, Version
 
 DIRECTORIES = ("wal", "seg", "vec", "tmp")
-_KINDS: Final = ("wal", "seg", "mark", "vec")
+_KINDS: Final = ("wal", "seg", "mark", "vec", "drv")
 
 
 class Core:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -15,6 +16,7 @@ from engramdb.lsm import bulk, compaction, copies, planner, purge, statistics, v
 from engramdb.lsm.bulk import ColumnBatch
 from engramdb.lsm.committer import Committer
 from engramdb.lsm.core import Core
+from engramdb.lsm.derived import Derived
 from engramdb.lsm.environment import Environment, PosixEnvironment
 from engramdb.lsm.flush import flush_oldest
 from engramdb.lsm.limits import NAME_BYTES_MAX
@@ -71,6 +73,8 @@ class StorageEngine:
         self._core = core
         self._committer = Committer(core)
         self._maintenance = Maintenance(core)
+        self.derived = Derived(core)
+        """Where those above keep what they have computed: it may vanish at any time."""
         core.wake = self._maintenance.wake
         self._sync_commits = core.options.durability == SYNC
         if not core.read_only:
@@ -300,8 +304,12 @@ class StorageEngine:
 
     @_not_within_itself
     def purge(self, keys: list[bytes]) -> PurgeReport:
-        """Erase every version of these memories, and of their edges, from every file."""
-        report = purge.purge(self._core, keys)
+        """Erase every version of these memories, and of their edges, from every file.
+
+        Removes all derived data: its owners store it anew.
+        """
+        with self.derived.erasing():
+            report = purge.purge(self._core, keys)
         self._core.wake()
         return report
 
@@ -324,13 +332,13 @@ class StorageEngine:
         """Read everything from the disk and check it."""
         self._core.check_open()
         with _typed_errors():
-            return verification.verify(self._core)
+            return replace(verification.verify(self._core), notes=self.derived.check())
 
     def stats(self) -> dict[str, Any]:
         """Sizes in bytes and counts; see docs/."""
         self._core.check_open()
         with _typed_errors():
-            return statistics.collect(self._core)
+            return statistics.collect(self._core) | self.derived.statistics()
 
     def refresh(self) -> int:
         """Follow the writer, if opened read-only. Returns the visible seq."""
@@ -362,6 +370,11 @@ class StorageEngine:
     def read_only(self) -> bool:
         """Whether it was opened so."""
         return self._core.read_only
+
+    @property
+    def is_open(self) -> bool:
+        """False after close() and in a forked child."""
+        return not self._core.closed
 
     @property
     def path(self) -> str:
@@ -396,7 +409,13 @@ class StorageEngine:
                     pass
         finally:
             # whoever is writing files must not go on in a directory that others may have then
-            with core.bulk_lock, core.compaction_lock, core.flush_lock, core.manifest_lock:
+            with (
+                core.bulk_lock,
+                core.compaction_lock,
+                core.flush_lock,
+                core.manifest_lock,
+                self.derived.lock,
+            ):
                 core.close("it was closed")
             self._maintenance.stop()
 

@@ -29,7 +29,7 @@ _PID = re.compile(r"[0-9]{1,18}")
 REPAIR_NOTE: Final = "-repair-made-files-from-"
 """In the name of a note under lost/ that a repair which was cut short has left there."""
 
-_OURS = {*DIRECTORIES, "LOCK", "VISIBLE", "lost", "readers"}
+_OURS = {*DIRECTORIES, "LOCK", "VISIBLE", "derived", "lost", "readers"}
 
 
 def open_core(

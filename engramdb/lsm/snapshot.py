@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import ClosedError, CorruptionError, HistoryUnavailableError
+from engramdb.lsm import memory_run
 from engramdb.lsm.adjacency import EdgeRun, SegmentRun
 from engramdb.lsm.edge_index import TableRun
-from engramdb.lsm.keys import U64, KeyMatrix, Rows, to_list
-from engramdb.lsm.memory_run import MemoryRun, SegmentRun, TableRun
+from engramdb.lsm.keys import U64, KeyMatrix, Rows, split, to_list
+from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE, Change, Edge, Record, Vector
@@ -190,6 +191,31 @@ class Snapshot:
         """The visible version, or None if there is none or it is a tombstone."""
         found = self.find(record_class, key)
         return None if found is None or found.kind == TOMBSTONE else found
+
+    def exist(self, record_class: int, keys: KeyMatrix) -> npt.NDArray[np.bool_]:
+        """Which of these keys, an (n, 16) matrix, have a visible version: (n,) bool."""
+        version, seq = self.version, self.seq
+        listed, (high, low) = to_list(keys), split(keys)
+        found = np.zeros(len(listed), np.bool_)
+        left: Rows = np.arange(len(listed))
+        for table in version.tables():
+            if len(table) and len(left):
+                rows = [table.find(record_class, listed[i], seq) for i in left.tolist()]
+                found[left] = [row >= 0 and table.kind[row] != TOMBSTONE for row in rows]
+                left = left[np.array(rows) < 0]
+        for segment in reversed(version.segments):
+            if not len(left) or segment.entry.seq_min > seq:
+                continue
+            wanted, at = segment.find_many(record_class, high[left], low[left])
+            places = left[wanted]
+            if segment.entry.seq_max > seq:  # its newest version of a key may be a later one
+                keys_ = [listed[i] for i in places.tolist()]
+                found[places] = [self.get(record_class, key) is not None for key in keys_]
+            else:
+                is_put = segment.kind.take(at) != np.uint64(TOMBSTONE)
+                found[places] = is_put & (segment.superseded.take(at) > np.uint64(seq))
+            left = np.delete(left, wanted)
+        return found
 
     def newest_seq(self, record_class: int, key: bytes) -> int:
         """The seq of the visible version; 0 if there is none or it is a tombstone."""
@@ -365,14 +391,15 @@ class Snapshot:
             if not len(rows):
                 continue
             if isinstance(source, Segment):
-                runs.append(SegmentRun(source, rows))
+                runs.append(memory_run.SegmentRun(source, rows))
                 continue
             start = 0
             for columns in source.stretches(source.rows_until(self.seq)):
                 stop = start + len(columns)
                 first, last = np.searchsorted(rows, (start, stop)).tolist()
                 if first < last:
-                    runs.append(TableRun(source, start, columns, rows[first:last] - start))
+                    visible = rows[first:last] - start
+                    runs.append(memory_run.TableRun(source, start, columns, visible))
                 start = stop
         return runs
 

@@ -23,12 +23,14 @@ _DAMAGE = (CorruptionError, IncompatibleFormatError)
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """`problems` is empty when everything is sound; each line names the file and the place."""
+    """`problems` is empty when everything is sound; each line names the file and the place. `notes`
+    tells of derived files that cannot be used: nothing is lost with them."""
 
     files: int
     bytes_read: int
     versions: int
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from engramdb.errors import InvalidInputError
 from engramdb.lsm.records import NO_VECTOR
+from engramdb.model.access_history import AccessHistory
 from engramdb.model.attributes import (
     ALWAYS,
     Validity,
@@ -187,6 +188,16 @@ class MemoryNode:
     def temporal_layers(self) -> list[TemporalLayer]:
         """The versions of this memory, oldest first; none if it did not come from a database."""
         return [] if self._layers_loader is None else self._layers_loader(self._key)
+
+    @property
+    def access_history(self) -> AccessHistory:
+        """When this memory was loaded, until now: the database that it came from is asked. Empty
+        if it came from none, or from one that was opened with track_access=False."""
+        owner = getattr(self._layers_loader, "__self__", None)
+        if owner is None:
+            return AccessHistory()
+        history: AccessHistory = owner._access_history(self._key)
+        return history
 
     def __getstate__(self) -> tuple[Any, ...]:
         """For copy and pickle: everything but the ties to the database it came from."""

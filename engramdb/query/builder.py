@@ -302,6 +302,8 @@ class Query:
             node = reader._found(source, key, now=self._as_of is None)
             node.score = score
             nodes.append(node)
+        if self._as_of is None and matches:
+            reader._accessed([key for key, _ in matches])
         return nodes
 
     def __repr__(self) -> str:

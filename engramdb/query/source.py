@@ -112,6 +112,9 @@ class Reader(Protocol):
     def _loaded(self, key: bytes) -> None:
         """A memory is handed to the caller."""
 
+    def _accessed(self, keys: list[bytes]) -> None:
+        """These memories, as they are now, are handed to the caller."""
+
     def _node(self, source: Source, record: Record) -> MemoryNode:
         """The memory of a record."""
 

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from engramdb.access.table import AccessTable
 from engramdb.lsm import Batch, Options, StorageEngine, log_format
 from engramdb.lsm import columns as column_format
 from engramdb.lsm import manifest as manifests
@@ -228,6 +229,16 @@ def latest_manifest(world: World) -> bytes:
     return world.read(manifests.name_of(names[-1]))
 
 
+def derived_dump() -> str:
+    """An access history of two loads."""
+    world = World()
+    table = AccessTable()
+    table.add([ALICE, ALICE], np.array([CREATED_US[BOB], CREATED_US[BOB] + 10**6]))
+    assert world.engine.derived.store("access", table.values(), erasures=0)
+    data = world.only("derived", ".drv")
+    return dump(data, container_labels(data))
+
+
 def block_dump() -> str:
     block = Payloads.from_list([b"", b"three", b"seventeen bytes !"]).blocks()[0]
     labels = {0: "lengths of 3 payloads", 16: "row 1: three", 24: "row 2"}
@@ -309,6 +320,7 @@ def build() -> dict[str, str]:
         "marks": dump(marks, container_labels(marks)),
         "manifest": dump(first, {0: "header", manifests.HEADER.size: "body"}),
         "manifest-json": pretty_manifest(),
+        "derived": derived_dump(),
         "block": block_dump(),
         "columns": column_table(),
         "memory": memory_dump(),

@@ -355,3 +355,33 @@ def test_the_time_of_a_moment_is_told_without_listing_its_commit(
     assert {seq: engine.at(seq).time for seq in range(engine.last_seq + 1)} == times
     engine.compact()
     assert {seq: engine.at(seq).time for seq in range(engine.last_seq + 1)} == times
+
+
+@pytest.mark.parametrize("steps", ["", "f", "c", "fwf", "fwfw", "fwc", "fwcw", "k", "fwkw"])
+def test_exist_says_of_many_keys_what_get_says_of_each(engine: StorageEngine, steps: str) -> None:
+    if "k" in steps:
+        engine.set_history(KeepLast(1))
+    fill(engine)
+    for step in steps:
+        if step == "w":  # over what is in files already
+            put(engine, 0, b"over")
+            delete(engine, 7)
+            put(engine, 4, b"again")
+            delete(engine, 4)
+            put(engine, 20, b"new")
+        elif step == "f":
+            engine.flush()
+        else:
+            engine.compact()
+    keys = [key(i) for i in (3, 99, *range(12), 20, 3)]
+    matrix = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
+    floor = 0 if "k" not in steps else engine.last_seq
+    outcomes = set()
+    for seq in range(floor, engine.last_seq + 1):
+        snapshot = engine.at(seq)
+        expected = [snapshot.get(MEMORY, each) is not None for each in keys]
+        assert snapshot.exist(MEMORY, matrix).tolist() == expected, seq
+        outcomes.update(expected)
+    assert outcomes == {True, False}
+    assert engine.latest().exist(MEMORY, matrix[:0]).tolist() == []
+    assert not engine.latest().exist(EDGE, matrix).any()

@@ -17,6 +17,7 @@ from engramdb.lsm import manifest as manifests
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.copies import link_or_copy
 from engramdb.lsm.core import DIRECTORIES, Core
+from engramdb.lsm.derived import remove_all
 from engramdb.lsm.environment import Environment, Lock
 from engramdb.lsm.keys import Rows
 from engramdb.lsm.log_writer import read_visible
@@ -120,6 +121,7 @@ class _Repair:
         for name in (*DIRECTORIES, "lost"):
             self._environment.make_directory(f"{self._directory}/{name}")
         moves = self._keep_damaged()
+        remove_all(self._environment, self._directory)  # it was derived from what was there
         if self._findings.must_rebuild:
             first_file = self._made_from() or self._next_file()
             note = f"{self._directory}/lost/{self._note_of(first_file)}"

@@ -1,0 +1,293 @@
+"""Derived data: named sets of arrays beside the log, each in a file of its own under `derived/`.
+
+What stands here can be computed again or is a mere statistic. So it is never synced, and a file
+that is missing, torn, damaged, of another database or of another state of things (see `stamp`) is
+the same as none: it is counted and the next store replaces it. Nothing of it goes into a checkpoint
+or a fork, and a repair removes it. An erasure removes all of it, because nobody here knows what
+traces it holds.
+
+A file is a container (see `container`) of kind b"DERV"; its number is the xxh3-64 of its name. The
+section "contents" says in MessagePack what the other sections are: [stamp, [[name, dtype, shape]]],
+the dtype empty for bytes. Arrays are in row-major order, little-endian.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from engramdb.errors import CorruptionError, EngramError, InvalidInputError
+from engramdb.lsm.container import DERIVED, ContainerReader, ContainerWriter
+from engramdb.lsm.core import Core
+from engramdb.lsm.environment import Environment
+
+Value = npt.NDArray[Any] | bytes
+Values = dict[str, Value]
+
+_NAME: Final = re.compile(r"[a-z0-9-]{1,100}")
+_VALUE_NAME: Final = re.compile(r"[a-z0-9_.-]{1,16}")
+_ENDING: Final = ".drv"
+_CONTENTS: Final = "contents"
+_DTYPES: Final = frozenset(
+    ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8")
+)
+
+
+class _Entry(NamedTuple):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class _Contents(NamedTuple):
+    stamp: bytes
+    values: list[_Entry]
+
+
+class Derived:
+    """The store of one open engine. Thread-safe."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._erasing = 0
+        self.lock = threading.Lock()
+        """Held while files are written or removed. The last one to be taken."""
+        self.erasures = 0
+        """How many erasures were finished; see store()."""
+        self.unusable = 0
+        """How often a file was there and could not be used."""
+        self.failed = 0
+        """How often a file could not be written."""
+
+    def load(self, name: str, *, stamp: bytes = b"") -> Values | None:
+        """What was stored under a name with this stamp, or None. Arrays are read-only.
+
+        Raises ClosedError, and InvalidInputError if that cannot be a name.
+        """
+        path = self._path(name)
+        self._core.check_open()
+        try:
+            contents, values = self._read(path, name)
+        except FileNotFoundError:
+            return None
+        except (OSError, EngramError):
+            self.refuse()
+            return None
+        if contents.stamp != stamp:
+            self.refuse()
+            return None
+        return values
+
+    def refuse(self) -> None:
+        """Count a file that is of no use; for an owner who finds that its values make no sense."""
+        self.unusable += 1
+
+    def store(
+        self, name: str, values: Mapping[str, Value], *, erasures: int, stamp: bytes = b""
+    ) -> bool:
+        """Replace what is stored under a name. Not synced: a power cut may undo it.
+
+        name       1 to 100 of a-z, 0-9 and "-"
+        values     arrays of bool, int or float, and bytes; names of 1 to 16 of a-z 0-9 _ . -
+        erasures   the attribute `erasures`, read before the values were taken from the database:
+                   if anything was erased since, or is just being erased, nothing is stored
+        stamp      what the values belong to; load() wants the same
+
+        False if it was not stored: for that reason, or the database was opened to be read, a write
+        of it has failed, this one fails, or this thread is just writing and was interrupted. Raises
+        ClosedError and InvalidInputError.
+        """
+        path, core = self._path(name), self._core
+        sections, contents = _checked(values, stamp)
+        core.check_open()
+        writing, me = core.writing, threading.get_ident()
+        if core.read_only or core.poison is not None or me in writing:
+            return False
+        writer = ContainerWriter(DERIVED, core.database, _number(name))
+        writer.blob(_CONTENTS, msgspec.msgpack.encode(contents))
+        for section, data in sections.items():
+            writer.blob(section, data)
+        try:
+            writing.add(me)
+            with self.lock:
+                core.check_open()
+                if self._erasing or erasures != self.erasures:
+                    return False
+                return self._write(writer, path)
+        finally:
+            writing.discard(me)
+
+    @contextmanager
+    def erasing(self) -> Iterator[None]:
+        """Around an erasure: removes everything before it begins, durably; nothing is stored until
+        it is over. Raises StoragePoisonedError."""
+        core = self._core
+        with self.lock:
+            core.check_writable()
+            self._erasing += 1
+        try:
+            with self.lock:
+                core.check_writable()  # it may have been closed meanwhile
+                try:
+                    remove_all(core.environment, core.directory)
+                except OSError as error:
+                    raise core.fail(error) from error
+            yield
+        finally:
+            with self.lock:
+                self._erasing -= 1
+                self.erasures += 1
+
+    def check(self) -> tuple[str, ...]:
+        """What is wrong with the files, in words. Nothing of it is a problem of the database."""
+        found = []
+        for entry in _names_in(self._core.environment, f"{self._core.directory}/derived"):
+            name = entry.removesuffix(_ENDING)
+            path = f"{self._core.directory}/derived/{entry}"
+            if name == entry or not _NAME.fullmatch(name):
+                found.append(f"{path} is none of ours")
+                continue
+            try:
+                self._read(path, name)
+            except FileNotFoundError:
+                continue  # replaced or erased meanwhile
+            except (OSError, EngramError) as error:
+                found.append(f"{error}; it is derived data, and will be made anew")
+        return tuple(found)
+
+    def statistics(self) -> dict[str, int]:
+        """Files, their bytes, and the counters."""
+        environment, directory = self._core.environment, self._core.directory
+        files = size = 0
+        for entry in _names_in(environment, f"{directory}/derived"):
+            if entry.endswith(_ENDING):
+                with suppress(FileNotFoundError):  # replaced or erased meanwhile
+                    size += environment.size(f"{directory}/derived/{entry}")
+                    files += 1
+        return {
+            "derived_files": files,
+            "derived_bytes": size,
+            "derived_unusable": self.unusable,
+            "derived_failed": self.failed,
+        }
+
+    def _path(self, name: str) -> str:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidInputError("name", f"1 to 100 of a-z, 0-9 and '-', not {name!r:.80}")
+        return f"{self._core.directory}/derived/{name}{_ENDING}"
+
+    def _write(self, writer: ContainerWriter, path: str) -> bool:
+        core = self._core
+        environment = core.environment
+        temporary = core.temporary("drv", core.new_number())
+        try:
+            folder = f"{core.directory}/derived"
+            if not environment.exists(folder):
+                environment.make_directory(folder)
+            writer.write(environment, temporary, sync=False)
+            environment.rename(temporary, path)
+        except OSError:
+            self.failed += 1
+            with suppress(OSError):  # else the next opening removes it
+                environment.unlink(temporary)
+            return False
+        return True
+
+    def _read(self, path: str, name: str) -> tuple[_Contents, Values]:
+        """Every byte of a file, checked. Raises OSError, EngramError."""
+        core = self._core
+        reader = ContainerReader(
+            core.environment,
+            path,
+            kind=DERIVED,
+            database=core.database,
+            number=_number(name),
+            size=core.environment.size(path),
+            fingerprint=None,
+        )
+        try:
+            reader.check_padding()
+            contents = _decoded(reader)
+            return contents, {each.name: _value(reader, each) for each in contents.values}
+        finally:
+            reader.close()
+
+
+def remove_all(environment: Environment, directory: str) -> None:
+    """Remove all derived files of a directory, durably, and what was left of writing them."""
+    if environment.exists(f"{directory}/derived"):
+        for folder in (f"{directory}/derived", f"{directory}/tmp"):
+            for entry in _names_in(environment, folder):
+                if entry.endswith(_ENDING):
+                    environment.unlink(f"{folder}/{entry}")
+            with suppress(NotADirectoryError):  # a file in its place is none of ours
+                environment.sync_directory(folder)
+
+
+def _names_in(environment: Environment, folder: str) -> list[str]:
+    """What is there; nothing if there is no such folder."""
+    try:
+        return environment.list(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _number(name: str) -> int:
+    return xxhash.xxh3_64_intdigest(name.encode())
+
+
+def _checked(
+    values: Mapping[str, Value], stamp: bytes
+) -> tuple[dict[str, bytes | memoryview], _Contents]:
+    """The bytes of all values, and what describes them. Raises InvalidInputError."""
+    sections: dict[str, bytes | memoryview] = {}
+    entries = []
+    for name, value in values.items():
+        if not _VALUE_NAME.fullmatch(name) or name == _CONTENTS:
+            raise InvalidInputError("values", f"{name!r:.80} is no name for a value")
+        if isinstance(value, bytes):
+            sections[name] = value
+            entries.append(_Entry(name, "", (len(value),)))
+            continue
+        array = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).reshape(value.shape)
+        if array.dtype.str not in _DTYPES:
+            raise InvalidInputError("values", f"{name} is an array of {value.dtype}")
+        sections[name] = array.reshape(-1).view(np.uint8).data
+        entries.append(_Entry(name, array.dtype.str, array.shape))
+    return sections, _Contents(bytes(stamp), entries)
+
+
+def _decoded(reader: ContainerReader) -> _Contents:
+    """What the file says it consists of. Raises CorruptionError."""
+    try:
+        contents = msgspec.msgpack.decode(reader.blob(_CONTENTS), type=_Contents)
+    except msgspec.DecodeError as error:
+        raise CorruptionError(reader.path, 0, "a list of what it holds", error) from error
+    listed = [_CONTENTS, *(each.name for each in contents.values)]
+    if listed != reader.names():
+        raise CorruptionError(reader.path, 0, f"sections {listed}", reader.names())
+    return contents
+
+
+def _value(reader: ContainerReader, entry: _Entry) -> Value:
+    data = reader.blob(entry.name)
+    if entry.dtype and entry.dtype not in _DTYPES:
+        raise CorruptionError(reader.path, 0, "a type that is known here", entry.dtype)
+    size = math.prod(entry.shape) * (np.dtype(entry.dtype).itemsize if entry.dtype else 1)
+    if size != len(data) or not all(0 <= length <= 2**48 for length in entry.shape):
+        raise CorruptionError(reader.path, 0, f"an array of shape {entry.shape}", len(data))
+    if not entry.dtype:
+        return data
+    try:
+        return np.ndarray(entry.shape, entry.dtype, data)
+    except ValueError as error:  # more dimensions than arrays have, or empty ones that are too long
+        raise CorruptionError(reader.path, 0, f"an array of shape {entry.shape}", error) from error
