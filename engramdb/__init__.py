@@ -43,7 +43,10 @@ from engramdb.model.visit import Visit
 from engramdb.past import Past
 from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.builder import Query
+from engramdb.query.explanation import Explanation, Stage
+from engramdb.query.grouping import Facet, Group
 from engramdb.query.moment import Tag
+from engramdb.query.page import Page
 from engramdb.query.temporal_filter import TemporalFilter
 from engramdb.transaction import Transaction
 
@@ -66,6 +69,9 @@ __all__ = [
     "DatabaseLockedError",
     "Difference",
     "EngramError",
+    "Explanation",
+    "Facet",
+    "Group",
     "HistoryUnavailableError",
     "IncompatibleFormatError",
     "InvalidInputError",
@@ -75,12 +81,14 @@ __all__ = [
     "MemoryChange",
     "MemoryNode",
     "MemoryNotFoundError",
+    "Page",
     "Past",
     "PurgeReport",
     "Query",
     "ReadOnlyError",
     "RelationshipType",
     "RepairReport",
+    "Stage",
     "StoragePoisonedError",
     "Tag",
     "TemporalFilter",

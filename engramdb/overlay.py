@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from engramdb.index.without import without
 from engramdb.lsm.adjacency import EdgeRun, HidingRun, ListedRun
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix, distinct, from_list, split, to_list
@@ -35,8 +36,8 @@ from engramdb.query.source import Rows
 UNSAVED: Final = 0
 """The seq of a version that no commit has written yet."""
 
-UNSAVED_VECTOR: Final = 2**64 - 1
-"""The vector number of every vector that no commit has written yet."""
+UNSAVED_VECTOR: Final = 2**63
+"""The vector number of the first vector that no commit has written yet; the others follow."""
 
 
 @dataclass(slots=True)
@@ -61,9 +62,18 @@ class UnsavedRun:
     """The memories that a transaction has written; see engramdb.lsm.memory_run.MemoryRun. Their
     payloads tell what they say: they are few, and seldom asked twice before they change."""
 
-    def __init__(self, operations: list[Operation], time: int) -> None:
+    is_sorted = False
+
+    def __init__(self, operations: list[Operation], numbers: list[int], time: int) -> None:
         self.rows: npt.NDArray[np.int64] = np.arange(len(operations))
-        self._operations, self._time = operations, time
+        self._operations, self._numbers, self._time = operations, numbers, time
+
+    def find(self, keys: KeyMatrix) -> npt.NDArray[np.int64]:
+        """The rows of these memories, ascending."""
+        wanted = set(to_list(keys))
+        return np.array(
+            [row for row, each in enumerate(self._operations) if each.key in wanted], np.int64
+        )
 
     def columns(self) -> AttributeColumns:
         """Nothing but the number of rows."""
@@ -85,22 +95,18 @@ class UnsavedRun:
         return np.full(len(rows), self._time, np.uint64)
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> U64:
-        """UNSAVED_VECTOR, or NO_VECTOR."""
-        numbers = [
-            NO_VECTOR if operation.vector is None else UNSAVED_VECTOR
-            for operation in self._chosen(rows)
-        ]
-        return np.array(numbers, np.uint64)
+        """From UNSAVED_VECTOR on, or NO_VECTOR."""
+        return np.array(self._numbers, np.uint64)[rows]
 
     def payloads(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
         """The payloads."""
         return [operation.payload for operation in self._chosen(rows)]
 
-    def without(self, keys: Iterable[bytes]) -> UnsavedRun:
+    def without(self, keys: KeyMatrix) -> UnsavedRun:
         """The same run without these memories."""
-        hidden = set(keys)
-        kept = [operation for operation in self._operations if operation.key not in hidden]
-        return UnsavedRun(kept, self._time)
+        rest = np.setdiff1d(self.rows, self.find(keys), assume_unique=True).tolist()
+        operations = [self._operations[row] for row in rest]
+        return UnsavedRun(operations, [self._numbers[row] for row in rest], self._time)
 
 
 class UnsavedVectors:
@@ -121,6 +127,12 @@ class UnsavedVectors:
 
     def hidden(self, seq: int) -> None:
         """All rows are visible."""
+
+    def rows_of(self, numbers: U64) -> npt.NDArray[np.int64]:
+        """The row of each of these vector numbers, or -1."""
+        rows = numbers - np.uint64(UNSAVED_VECTOR)  # wraps for those that are saved
+        here = rows < np.uint64(self.rows)
+        return np.where(here, rows, np.uint64(0)).astype(np.int64) - ~here
 
     def keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
         """The 16-byte keys of these rows."""
@@ -265,29 +277,52 @@ class Overlay(Batch):
 
     def memory_runs(self) -> list[MemoryRun]:
         """The snapshot's without the memories written here, then these."""
-        written = self.written_memories()
+        written = self._written_memories()
         runs = self._snapshot.memory_runs()
         if not written:
             return runs
-        runs = [run for run in (run.without(written) for run in runs) if len(run.rows)]
-        new = [each for key, each in self.operations.items() if key[0] == MEMORY]
-        new = [each for each in new if each.kind != TOMBSTONE]
-        return [*runs, UnsavedRun(new, self._time)] if new else runs
+        keys = from_list([each.key for each in written])
+        runs = [run for run in (run.without(keys) for run in runs) if len(run.rows)]
+        new = [each for each in written if each.kind != TOMBSTONE]
+        numbers = {each.key: UNSAVED_VECTOR + n for n, each in enumerate(self._with_vectors())}
+        if new:
+            own = [numbers.get(each.key, NO_VECTOR) for each in new]
+            runs.append(UnsavedRun(new, own, self._time))
+        return runs
+
+    def said(self) -> Iterator[AttributeColumns | list[bytes]]:
+        """What all memories say, visible or not; see Snapshot.said()."""
+        yield from self._snapshot.said()
+        yield [each.payload for each in self._written_memories()]
 
     def vector_runs(self) -> list[VectorRun]:
-        """The snapshot's: what is written here replaces some of it, see `unsaved_vectors`."""
-        return self._snapshot.vector_runs()
+        """The snapshot's without those of memories written here, then these."""
+        written = self._written_memories()
+        runs = self._snapshot.vector_runs()
+        if not written:
+            return runs
+        saved = [self._snapshot.get(MEMORY, each.key) for each in written]
+        numbers = [cast(Record, each).vector for each in saved if each is not None]
+        runs = without(runs, np.array(numbers, np.uint64))
+        new = self._with_vectors()
+        if new:
+            vectors = [cast(Vector, each.vector) for each in new]
+            runs.append(UnsavedVectors([each.key for each in new], vectors))
+        return runs
 
-    def written_memories(self) -> set[bytes]:
-        """The keys of the memories written here, deletions included."""
-        return {key for record_class, key in self.operations if record_class == MEMORY}
+    def vector_of(self, record: Record) -> Vector:
+        """The vector of a record that has one."""
+        if record.seq != UNSAVED:
+            return self._snapshot.vector(record.vector)
+        return cast(Vector, self.unsaved_vector(record.key))
 
-    def unsaved_vectors(self) -> list[VectorRun]:
-        """The vectors written here, as one run or none."""
-        new = [each for each in self.operations.values() if each.vector is not None]
-        if not new:
-            return []
-        return [UnsavedVectors([each.key for each in new], [cast(Vector, e.vector) for e in new])]
+    def _written_memories(self) -> list[Operation]:
+        """What is written here of memories, deletions included."""
+        return [each for each in self.operations.values() if each.record_class == MEMORY]
+
+    def _with_vectors(self) -> list[Operation]:
+        """The memories written here that have a vector."""
+        return [each for each in self._written_memories() if each.vector is not None]
 
     def _record(self, operation: Operation) -> Record:
         number = NO_VECTOR if operation.vector is None else UNSAVED_VECTOR

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from engramdb.access.log import AccessLog
 from engramdb.errors import MemoryNotFoundError
-from engramdb.index import exact as exact_index
 from engramdb.lsm.keys import split, to_list
 from engramdb.lsm.records import (
     MEMORY,
@@ -31,23 +29,13 @@ from engramdb.model.memory_node import MemoryNode
 from engramdb.model.moments import from_microseconds, moment_or_none
 from engramdb.model.relationship import check_relationship_type
 from engramdb.model.temporal_layer import TemporalLayer
-from engramdb.query.arguments import (
-    Where,
-    borrow_query,
-    check_flag,
-    check_limit,
-    check_queries,
-    check_threshold,
-    check_where,
-)
-from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.builder import Query
-from engramdb.query.moment import Moment, look_back
-from engramdb.query.source import Source, found_memory
+from engramdb.query.source import Source
+from engramdb.searching import Searching
 from engramdb.walking import Walking
 
 if TYPE_CHECKING:
-    from engramdb.lsm import Snapshot, StorageEngine
+    from engramdb.lsm import StorageEngine
 
 Matrix = npt.NDArray[np.float32]
 Hit = tuple[str, float]
@@ -58,31 +46,15 @@ _seq_of: Final = attrgetter("seq")
 _NO_ATTRIBUTES: Final[dict[str, object]] = {}
 
 
-class Reading(Walking):
+class Reading(Searching, Walking):
     """Reads over whatever `_source()` returns: one consistent state for the length of a call."""
 
-    _engine: StorageEngine
-    _access: AccessLog | None = None
-    """When memories were loaded; None if nobody keeps count."""
     _record_access: Callable[[bytes], None] | None = None
     """Told of each memory that is handed out; None for reads that do not count."""
 
     @abstractmethod
     def _source(self) -> Source:
         """What these reads see."""
-
-    @abstractmethod
-    def _now_us(self) -> int:
-        """The moment these reads are made from, in microseconds since the epoch."""
-
-    def _past(self, as_of: Moment) -> Snapshot:
-        """What an earlier moment saw."""
-        return look_back(self._engine, as_of, self._source().seq)
-
-    @property
-    def _dimension(self) -> int | None:
-        """The length of all vectors; None as long as there is none."""
-        return self._engine.dimension
 
     def _loaded(self, key: bytes) -> None:
         """A memory is handed to the caller, or its absence told: a transaction wants to know."""
@@ -143,69 +115,7 @@ class Reading(Walking):
         """The ids of all memories, sorted: by time of creation, unless the caller made the ids."""
         return format_keys(_sorted_keys(self._source()))
 
-    # Search
-
-    def search_similar(
-        self,
-        vector: object,
-        limit: int = 10,
-        threshold: float = 0.0,
-        *,
-        where: Where | None = None,
-        as_of: Moment | None = None,
-        exact: bool = False,
-    ) -> list[Hit]:
-        """The memories most similar to a vector: at most `limit` pairs (id, cosine), best first.
-
-        vector     one row of finite numbers, as long as the database's vectors
-        threshold  the least cosine, from -1 to 1
-        where      an AttributeFilter, or a mapping such as {"importance": {"$gt": 0.7}}: only
-                   memories that match; it never makes the answer shorter than it has to be
-        as_of      search what was there at that moment (see as_of())
-        exact      never approximate; today every search is exact
-
-        Memories without a vector are never found. Raises InvalidInputError naming the argument.
-        """
-        query = borrow_query(vector, self._dimension)
-        if type(limit) is not int or limit < 1:
-            limit = check_limit(limit)
-        if type(threshold) is not float or threshold - threshold != 0.0:  # infinity and NaN
-            threshold = check_threshold(threshold)
-        if exact is not False:
-            check_flag(exact, "exact")
-        source = self._source() if as_of is None else self._past(as_of)
-        if where is None:
-            hits = self._nearest(source, query, limit, threshold)
-        else:
-            hits = self._nearest_where(source, query, limit, threshold, check_where(where))
-        return [(format_key(key), score) for key, score in hits]
-
-    def search_many(
-        self,
-        vectors: object,
-        limit: int = 10,
-        threshold: float = 0.0,
-        *,
-        where: Where | None = None,
-        as_of: Moment | None = None,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
-        """What search_similar finds for each row of an (n, dimension) matrix, in one go.
-
-        Raises InvalidInputError naming the argument.
-        """
-        queries = check_queries(vectors, self._dimension)
-        limit, threshold = check_limit(limit), check_threshold(threshold)
-        check_flag(exact, "exact")
-        source = self._source() if as_of is None else self._past(as_of)
-        if where is None:
-            found = self._nearest_many(source, queries, limit, threshold)
-        else:
-            rule = check_where(where)
-            found = [
-                self._nearest_where(source, query, limit, threshold, rule) for query in queries
-            ]
-        return [[(format_key(key), score) for key, score in hits] for hits in found]
+    # Queries
 
     def query(self) -> Query:
         """A new query over these memories: chain conditions, then execute()."""
@@ -302,33 +212,6 @@ class Reading(Walking):
                 )
             )
         return layers
-
-    def _nearest(
-        self, source: Source, query: Vector, limit: int, threshold: float
-    ) -> list[exact_index.Hit]:
-        return exact_index.search(source.vector_runs(), source.seq, query, limit, threshold)
-
-    def _nearest_many(
-        self, source: Source, queries: Matrix, limit: int, threshold: float
-    ) -> list[list[exact_index.Hit]]:
-        return exact_index.search_many(source.vector_runs(), source.seq, queries, limit, threshold)
-
-    def _ranked(self, source: Source, query: Vector) -> Iterator[exact_index.Hit]:
-        return exact_index.ranked(source.vector_runs(), source.seq, query)
-
-    def _nearest_where(
-        self, source: Source, query: Vector, limit: int, threshold: float, where: AttributeFilter
-    ) -> list[exact_index.Hit]:
-        hits: list[exact_index.Hit] = []
-        for hit in self._ranked(source, query):
-            if hit[1] < threshold:
-                break
-            record = found_memory(source, hit[0])
-            if where.matches(decode_memory(record.payload)[2]):
-                hits.append(hit)
-                if len(hits) == limit:
-                    break
-        return hits
 
 
 def is_stored_in(node: MemoryNode, engine: StorageEngine) -> bool:

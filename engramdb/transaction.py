@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from engramdb.access.log import AccessLog
 from engramdb.errors import ClosedError, ConflictError, ReadOnlyError
-from engramdb.index import exact
 from engramdb.lsm import StorageEngine
 from engramdb.lsm.records import (
     MEMORY,
@@ -21,7 +16,6 @@ from engramdb.lsm.records import (
     Batch,
     GuardFailed,
     Record,
-    Vector,
     is_connection,
 )
 from engramdb.lsm.snapshot import Snapshot
@@ -191,6 +185,9 @@ class Transaction(Reading):
     def _now_us(self) -> int:
         return now_us()
 
+    def _has_unsaved(self) -> bool:
+        return True
+
     @property
     def _dimension(self) -> int | None:
         return self._engine.dimension or self._own_dimension
@@ -238,37 +235,6 @@ class Transaction(Reading):
         for node in self._saved:
             if (MEMORY, node._key) in batch.operations:
                 node._seq, node._layers_loader = commit.seq, self._layers_loader
-
-    # Similarity: the snapshot's answer without what was written here, and these on top
-
-    def _nearest(
-        self, source: Source, query: Vector, limit: int, threshold: float
-    ) -> list[exact.Hit]:
-        overlay = self._overlay
-        if source is not overlay or overlay is None:
-            return super()._nearest(source, query, limit, threshold)
-        written = overlay.written_memories()
-        saved = super()._nearest(source, query, limit + len(written), threshold)
-        own = exact.search(overlay.unsaved_vectors(), source.seq, query, limit, threshold)
-        return sorted([hit for hit in saved if hit[0] not in written] + own, key=_order)[:limit]
-
-    def _nearest_many(
-        self, source: Source, queries: npt.NDArray[np.float32], limit: int, threshold: float
-    ) -> list[list[exact.Hit]]:
-        return [self._nearest(source, query, limit, threshold) for query in queries]
-
-    def _ranked(self, source: Source, query: Vector) -> Iterator[exact.Hit]:
-        overlay = self._overlay
-        if source is not overlay or overlay is None:
-            return super()._ranked(source, query)
-        written = overlay.written_memories()
-        saved = (hit for hit in super()._ranked(source, query) if hit[0] not in written)
-        own = exact.ranked(overlay.unsaved_vectors(), source.seq, query)
-        return heapq.merge(saved, own, key=_order)
-
-
-def _order(hit: exact.Hit) -> tuple[float, bytes]:
-    return -hit[1], hit[0]
 
 
 def _versions(source: Source, key: bytes, incoming: bool) -> set[tuple[bytes, int]]:

@@ -20,7 +20,7 @@ module counts its numpy calls: each takes about one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -41,8 +41,6 @@ _GATHER_CELLS: Final = 96 * 1024  # float32 numbers gathered at a time: 384 KB
 _BATCH_CELLS: Final = 2 * 1024 * 1024  # and at a time for many queries: 8 MB
 _WIDE_CELLS: Final = 512 * 1024  # float64 numbers scored again at a time: 4 MB
 _SORT_AT_ONCE_MAX: Final = 256  # candidates; above it the worse ones are dropped in numpy first
-_BATCH_FIRST: Final = 64
-_BATCH_GROWTH: Final = 4
 _DECIMALS: Final = 1e12
 _SQUARE_MIN: Final = 1e-120  # lost beside the square of any float32 but zero; no division by zero
 _ANY_SCORE: Final = -2.0  # below every score, above the -inf of a hidden row
@@ -85,9 +83,7 @@ def search_many(
     return [top.hits() for top in tops]
 
 
-def search_among(
-    parts: Sequence[Part], query: Floats32, limit: int, threshold: float
-) -> list[Hit]:
+def search_among(parts: Sequence[Part], query: Floats32, limit: int, threshold: float) -> list[Hit]:
     """What `search` finds among these rows only, which ascend in each run: those that a filter has
     left. The others are not scored, unless most of a run is wanted: see is_dense()."""
     limit = min(limit, sum([rows.size for _, rows in parts]))
@@ -141,37 +137,6 @@ def is_dense(chosen: int, rows: int, dimension: int) -> bool:
     much gathered, the more the less of the memory's bandwidth others leave.
     """
     return chosen * (10 + 0.34 * dimension) > rows * (2 + 0.17 * dimension)
-
-
-def ranked(runs: Sequence[VectorRun], seq: int, query: Floats32) -> Iterator[Hit]:
-    """Every visible (key, cosine), best first, ties by key; worked out as far as it is asked for.
-
-    For filters that decide row by row: take from it until there are enough.
-    """
-    runs = [run for run in runs if run.rows]
-    if not runs:
-        return
-    direction = _direction(query)
-    scores = np.concatenate([_scores(run, seq, direction) for run in runs])
-    starts = np.cumsum([0] + [run.rows for run in runs])
-    batch = _BATCH_FIRST
-    while True:
-        # Rows that are not chosen lie below bound - margin, by more than rounding can hide: what
-        # lies above it is certain to come next, and `batch` rows at least do.
-        bound = max(_kth_bound(scores, batch), _ANY_SCORE)
-        chosen = (scores >= bound - 2 * direction.margin).nonzero()[0]
-        if not chosen.size:
-            return
-        ends = np.searchsorted(chosen, starts)
-        parts = [
-            (run, chosen[ends[number] : ends[number + 1]] - starts[number])
-            for number, run in enumerate(runs)
-        ]
-        cosines = _cosines(parts, direction)
-        certain = cosines >= bound - direction.margin
-        scores[chosen[certain]] = -np.inf
-        yield from _best_first(*_those(certain, parts, cosines), chosen.size, _ANY_SCORE)
-        batch *= _BATCH_GROWTH
 
 
 class _Direction(NamedTuple):

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from engramdb.lsm.attribute_columns import AttributeColumns
-from engramdb.lsm.keys import U64, KeyMatrix, Rows, from_list
+from engramdb.lsm.keys import U64, KeyMatrix, Rows, from_list, split, to_list
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.records import MEMORY
 from engramdb.lsm.segment import Segment
+
+_FEW_KEYS: Final = 256  # are looked up one by one, in some 2 us each; more, all at once
 
 
 class MemoryRun(Protocol):
     """A run of which at least one memory is visible. Rows are numbers within the run; each method
     takes any rows of it, in any order, visible or not."""
 
+    is_sorted: bool
+    """Whether the visible rows are in the order of their keys."""
+
     @property
     def rows(self) -> Rows:
         """The visible rows, ascending int64. Not to be written to."""
+
+    def find(self, keys: KeyMatrix) -> Rows:
+        """The visible rows of these memories, which are all different, ascending."""
 
     def columns(self) -> AttributeColumns:
         """What all rows of the run say; indexed by row."""
@@ -40,15 +47,33 @@ class MemoryRun(Protocol):
     def payloads(self, rows: Rows) -> list[bytes]:
         """The payloads."""
 
-    def without(self, keys: Iterable[bytes]) -> MemoryRun:
+    def without(self, keys: KeyMatrix) -> MemoryRun:
         """The same run where these memories are not visible."""
 
 
 class SegmentRun:
     """The memories of a segment. Their rows are the first ones of the segment."""
 
+    is_sorted = True
+
     def __init__(self, segment: Segment, rows: Rows) -> None:
         self._segment, self.rows = segment, rows
+
+    def find(self, keys: KeyMatrix) -> Rows:
+        """The visible rows of these memories, ascending."""
+        segment, rows = self._segment, self.rows
+        if len(keys) <= _FEW_KEYS:
+            spans = [segment.find(MEMORY, key) for key in to_list(keys)]
+            first = np.array([start for start, stop in spans if start < stop], np.int64)
+            last = np.array([stop for start, stop in spans if start < stop], np.int64)
+        else:
+            _, first = segment.find_many(MEMORY, *split(keys))
+            last = segment.ends_of(first)
+        # the versions of a key stand together, and one of them is visible at most
+        at = np.searchsorted(rows, first)
+        found = rows[np.minimum(at, len(rows) - 1)] if len(rows) else first
+        here = (at < len(rows)) & (found < last)
+        return np.sort(found[here])
 
     def columns(self) -> AttributeColumns:
         """What all rows say."""
@@ -74,22 +99,34 @@ class SegmentRun:
         """The payloads; each block of them is decompressed once."""
         return self._segment.payloads_at(rows)
 
-    def without(self, keys: Iterable[bytes]) -> SegmentRun:
+    def without(self, keys: KeyMatrix) -> SegmentRun:
         """The same run where these memories are not visible."""
-        hidden = [
-            np.arange(first, last)
-            for first, last in (self._segment.find(MEMORY, key) for key in keys)
-            if first < last
-        ]
-        return SegmentRun(self._segment, _less(self.rows, hidden))
+        rest = np.setdiff1d(self.rows, self.find(keys), assume_unique=True)
+        return SegmentRun(self._segment, rest)
 
 
 class TableRun:
     """A stretch of a memtable, from row `start` of it on. Edges stand in between: rows that say
     nothing and are never visible here."""
 
+    is_sorted = False
+
     def __init__(self, table: Memtable, start: int, columns: AttributeColumns, rows: Rows) -> None:
         self._table, self._start, self._columns, self.rows = table, start, columns, rows
+
+    def find(self, keys: KeyMatrix) -> Rows:
+        """The visible rows of these memories, ascending."""
+        newest, previous = self._table.newest[MEMORY], self._table.previous
+        found = []
+        visible = self.rows + self._start
+        left = [row for row in map(newest.get, to_list(keys)) if row is not None]
+        while left:
+            rows = np.array(left, np.int64)
+            at = np.minimum(np.searchsorted(visible, rows), len(visible) - 1)
+            here = visible[at] == rows
+            found.append(rows[here])
+            left = [before for row in rows[~here].tolist() if (before := previous[row]) >= 0]
+        return np.sort(np.concatenate(found)) - self._start if found else self.rows[:0]
 
     def columns(self) -> AttributeColumns:
         """What all rows say."""
@@ -126,19 +163,7 @@ class TableRun:
         payloads = self._table.payloads
         return [payloads[row] for row in self._places(rows)]
 
-    def without(self, keys: Iterable[bytes]) -> TableRun:
+    def without(self, keys: KeyMatrix) -> TableRun:
         """The same run where these memories are not visible."""
-        visible = set(self._places(self.rows))
-        hidden = []
-        for key in keys:
-            row = self._table.newest[MEMORY].get(key, -1)
-            while row >= 0 and row not in visible:
-                row = self._table.previous[row]
-            if row >= 0:
-                hidden.append(np.array([row - self._start]))
-        return TableRun(self._table, self._start, self._columns, _less(self.rows, hidden))
-
-
-def _less(rows: Rows, hidden: list[Rows]) -> Rows:
-    """Ascending rows but for these."""
-    return np.setdiff1d(rows, np.concatenate(hidden), assume_unique=True) if hidden else rows
+        rest = np.setdiff1d(self.rows, self.find(keys), assume_unique=True)
+        return TableRun(self._table, self._start, self._columns, rest)

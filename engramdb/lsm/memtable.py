@@ -250,6 +250,11 @@ class Memtable:
         half as long as the one before, but for a short last one that leaves it to the payloads.
         Rows of other classes say nothing. For readers: no lock is needed, as a tuple takes the
         place of another one, and at worst two readers make the same."""
+        stretches, done = self.told(count)
+        return stretches if done >= count else (*stretches, AttributeColumns.untold(count - done))
+
+    def told(self, count: int) -> tuple[tuple[AttributeColumns, ...], int]:
+        """As stretches(), but for the short last one; and how many rows these are."""
         stretches = self._stretches
         done = sum(map(len, stretches))
         if self.columns_of is not None and count - done > TAIL_ROWS:
@@ -258,7 +263,7 @@ class Memtable:
                 merged = AttributeColumns.concatenate(list(stretches[-2:]))
                 stretches = (*stretches[:-2], merged)
             self._stretches, done = stretches, count
-        return stretches if done >= count else (*stretches, AttributeColumns.untold(count - done))
+        return stretches, done
 
     def attributes(self, count: int, columns_of: ColumnsOf) -> AttributeColumns:
         """What the first `count` rows say; there are no further rows."""

@@ -206,6 +206,18 @@ class Segment:
         wanted = np.flatnonzero(found)
         return wanted, rows[wanted]
 
+    def ends_of(self, rows: Rows) -> Rows:
+        """For rows that are the first ones of their keys, of memories: the row after the last."""
+        high, low = self._key_columns
+        start, stop = self.ranges[MEMORY]
+        starts = np.ones(stop - start + 1, np.bool_)
+        starts[1:-1] = (high[start + 1 : stop] != high[start : stop - 1]) | (
+            low[start + 1 : stop] != low[start : stop - 1]
+        )
+        firsts = np.flatnonzero(starts) + start
+        ends: Rows = firsts[np.searchsorted(firsts, rows, "right")]
+        return ends
+
     @property
     def _key_columns(self) -> tuple[U64, U64]:
         # decoded for each batch, not kept: a batch that touches old rows pays, memory stays small
@@ -267,6 +279,8 @@ class Segment:
 
     def payloads_at(self, rows: Rows) -> list[bytes]:
         """The payloads of any rows, in their order; each block of them is opened once."""
+        if not len(rows):
+            return []
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         numbers, firsts = np.unique(ascending // BLOCK_ROWS, return_index=True)

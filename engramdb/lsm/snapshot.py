@@ -15,6 +15,7 @@ import numpy.typing as npt
 from engramdb.errors import ClosedError, CorruptionError, HistoryUnavailableError
 from engramdb.lsm import memory_run
 from engramdb.lsm.adjacency import EdgeRun, SegmentRun
+from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.edge_index import TableRun
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, split, to_list
 from engramdb.lsm.memory_run import MemoryRun
@@ -402,6 +403,24 @@ class Snapshot:
                     runs.append(memory_run.TableRun(source, start, columns, visible))
                 start = stop
         return runs
+
+    def said(self) -> Iterator[AttributeColumns | list[bytes]]:
+        """What all memories of all runs say, visible or not, without looking at which are: as
+        columns, or as the payloads of what was written last. For a quick look at whether anything
+        says this or that; runs that were written without columns are left out."""
+        for source in self._sources():
+            if isinstance(source, Segment):
+                if source.has_attributes:
+                    yield source.attributes
+            else:
+                count = source.rows_until(self.seq)
+                stretches, done = source.told(count)
+                yield from stretches
+                yield source.payloads[done:count]
+
+    def vector_of(self, record: Record) -> Vector:
+        """The vector of a record that has one; see vector()."""
+        return self.vector(record.vector)
 
     # What changed
 

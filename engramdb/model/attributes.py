@@ -146,6 +146,11 @@ def decode_memory(payload: bytes) -> MemoryPayload:
     return decoded
 
 
+def may_say_when(payload: bytes) -> bool:
+    """Whether a memory's payload may have bounds of validity: a look at its first byte."""
+    return payload[:1] > _THREE_FIELDS
+
+
 def encode_edge(creation_us: int, attributes: Mapping[str, Any]) -> bytes:
     """The payload of a connection. Raises InvalidInputError if anything cannot be stored."""
     try:
@@ -403,6 +408,9 @@ def _moment_extension(moment: datetime.datetime) -> msgspec.msgpack.Ext:
         MOMENT_EXTENSION,
         _MOMENT.pack(to_microseconds(moment, "attributes"), duration_us(offset)),
     )
+
+
+_THREE_FIELDS: Final = b"\x93"  # an array of three
 
 
 def _damaged(what: str, expected: str, got: object) -> CorruptionError:

@@ -102,9 +102,7 @@ class Answer:
             wanted = diversity.pool(asked.offset + asked.limit)
         wish = Wish(asked.order, asked.vector, asked.threshold, wanted, self._now_us)
         activation = self._reader._activation
-        matches = rank(
-            self.selection(), wish, self.source.vector_runs(), activation, self.trace
-        )
+        matches = rank(self.selection(), wish, self.source.vector_runs(), activation, self.trace)
         if diversity is not None:
             matches = self._diversified(matches, diversity, count)
         return matches
@@ -114,9 +112,8 @@ class Answer:
     ) -> list[Match]:
         if not matches:
             return matches
-        vectors = [
-            self.source.vector(found_memory(self.source, key).vector) for key, _ in matches
-        ]
+        source = self.source
+        vectors = [source.vector_of(found_memory(source, key)) for key, _ in matches]
         scores = np.array([0.0 if score is None else score for _, score in matches])
         wanted = len(matches) if count is None else count
         places = diversify(scores, np.stack(vectors), diversity.relevance, wanted)

@@ -28,6 +28,21 @@ def check_limit(limit: object, argument: str = "limit") -> int:
     raise InvalidInputError(argument, f"expected an int from 1 on, got {limit!r:.80}")
 
 
+def check_count(count: object, argument: str) -> int:
+    """How many: an int from 0 on."""
+    if isinstance(count, (int, np.integer)) and not isinstance(count, bool) and count >= 0:
+        return int(count)
+    raise InvalidInputError(argument, f"expected an int from 0 on, got {count!r:.80}")
+
+
+def check_share(share: object, argument: str) -> float:
+    """A number from 0 to 1."""
+    number = check_threshold(share, argument)
+    if 0.0 <= number <= 1.0:
+        return number
+    raise InvalidInputError(argument, f"expected a number from 0 to 1, got {share!r:.80}")
+
+
 def check_threshold(threshold: object, argument: str = "threshold") -> float:
     """A score: a finite number."""
     if isinstance(threshold, (int, float, np.integer, np.floating)) and not isinstance(

@@ -229,6 +229,11 @@ class AttributeFilter:
         return f"AttributeFilter.{self.operator}({self.key!r}{given})"
 
 
+def all_of(filters: list[AttributeFilter]) -> AttributeFilter:
+    """One filter that matches what all of these match."""
+    return filters[0] if len(filters) == 1 else AttributeFilter("and", "", None, tuple(filters))
+
+
 # ---- Construction --------------------------------------------------------------------------------
 
 

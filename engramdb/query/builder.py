@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from engramdb.errors import InvalidInputError
 from engramdb.model.identifiers import format_keys, parse_id
 from engramdb.model.memory_node import MemoryNode
-from engramdb.model.relationship import check_strength
 from engramdb.query.answer import Answer, Asked
 from engramdb.query.arguments import (
     Where,
@@ -27,13 +26,15 @@ from engramdb.query.grouping import Facet, Group, facets_of, groups_of
 from engramdb.query.moment import Moment, moment_us
 from engramdb.query.order import DECAY, HALF_LIFE, order_of
 from engramdb.query.page import Page, Place, decode_cursor, encode_cursor
+from engramdb.query.ranking import Match
+from engramdb.query.source import found_memory
 from engramdb.query.temporal_filter import TemporalFilter
-from engramdb.query.walk import check_direction, check_hops, check_types
+from engramdb.query.walk_arguments import Types, check_hops, check_rule
 
 if TYPE_CHECKING:
     from engramdb.query.source import Reader, Source
 
-PAGE_SIZE = 50
+PAGE_SIZE: Final = 50
 
 
 class Query:
@@ -98,7 +99,7 @@ class Query:
     def connected_to(
         self,
         memory_id: str,
-        relationship_type: str | Iterable[str] | None = None,
+        relationship_type: Types | None = None,
         max_hops: int = 1,
         *,
         min_strength: float = 0.0,
@@ -116,10 +117,8 @@ class Query:
         self._conditions.near.append(
             Near(
                 parse_id(memory_id),
-                check_types(relationship_type),
                 check_hops(max_hops),
-                check_strength(min_strength, "min_strength"),
-                check_direction(direction),
+                check_rule(relationship_type, min_strength, direction),
             )
         )
         return self
@@ -231,7 +230,7 @@ class Query:
         .memories; what has no such attribute is in none."""
         size, answer = check_limit(size, "size"), self._answer()
         ranked = answer.ranked(None)
-        groups = groups_of(answer.selection(), [key for key, _ in ranked], key, size)
+        groups = groups_of(answer.selection(), [each for each, _ in ranked], key, size)
         scores = dict(ranked)
         start, limit = self._asked.offset, self._asked.limit
         chosen = groups[start : None if limit is None else start + limit]
@@ -296,10 +295,12 @@ class Query:
         source, now_us = self._moment()
         return Answer(self._reader, source, now_us, self._conditions, self._asked)
 
-    def _nodes(self, source: Source, matches: list[tuple[bytes, float | None]]) -> list[MemoryNode]:
+    def _nodes(self, source: Source, matches: list[Match]) -> list[MemoryNode]:
         reader, nodes = self._reader, []
         for key, score in matches:
-            node = reader._found(source, key, now=self._as_of is None)
+            if self._as_of is None:
+                reader._loaded(key)
+            node = reader._node(source, found_memory(source, key))
             node.score = score
             nodes.append(node)
         if self._as_of is None and matches:

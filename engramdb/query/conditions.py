@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from engramdb.errors import InvalidInputError
+from engramdb.index.graph import Rule
 from engramdb.model.moments import to_microseconds
 from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.temporal_filter import TemporalFilter
 
 ValidAt = datetime | Literal["now", "any"]
-"""What `valid_at` takes: a moment in the world, the moment that is looked from, or no matter when."""
+"""What `valid_at` takes: a moment in the world, the moment that is looked from, or any."""
 
 NOW: Final = "now"
 ANY: Final = "any"
@@ -22,10 +23,8 @@ class Near(NamedTuple):
     """Within so many hops of a memory."""
 
     start: bytes
-    types: frozenset[str] | None
     hops: int
-    min_strength: float
-    direction: str
+    rule: Rule
 
 
 @dataclass(slots=True)
@@ -38,12 +37,6 @@ class Conditions:
     excluded: frozenset[bytes] = frozenset()
     near: list[Near] = field(default_factory=list)
     valid_at: ValidAt = NOW
-
-    def only_valid_time(self) -> bool:
-        """Whether nothing is asked but that it holds at the moment."""
-        return not (self.attributes or self.times or self.excluded or self.near) and (
-            self.keys is None
-        )
 
     def valid_at_us(self, now_us: int) -> int | None:
         """The moment at which it has to hold, for one who looks from `now_us`; None: any."""

@@ -31,7 +31,9 @@ class Diversity(NamedTuple):
         return max(self.candidates, count)
 
 
-def diversify(scores: Floats, vectors: npt.NDArray[np.float32], relevance: float, count: int) -> list[int]:
+def diversify(
+    scores: Floats, vectors: npt.NDArray[np.float32], relevance: float, count: int
+) -> list[int]:
     """The places of those to take, first one first: always the one with the largest
 
         relevance * score - (1 - relevance) * largest cosine with one that was taken already

@@ -1,4 +1,4 @@
-"""What a query did: which plan it chose, how many rows each stage looked at, and how long it took."""
+"""What a query did: the plan it chose, the rows that each stage looked at, the time it took."""
 
 from __future__ import annotations
 

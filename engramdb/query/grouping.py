@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-from engramdb.model.memory_node import MemoryNode
-from engramdb.query.attribute_filter import kind_of
-from engramdb.query.selection import Selection
-from engramdb.query.values import ABSENT, counts_of, values_of
 from engramdb.lsm.keys import to_list
+from engramdb.model.memory_node import MemoryNode
+from engramdb.query.attribute_filter import ABSENT, kind_of
+from engramdb.query.selection import Selection
+from engramdb.query.values import counts_of, values_of
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Group:
     """The best memories that have one value of an attribute; `count`: how many have it."""
 
     value: Any
@@ -19,7 +21,8 @@ class Group(NamedTuple):
     memories: list[MemoryNode]
 
 
-class Facet(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Facet:
     """A value of an attribute, and how many memories have it."""
 
     value: Any
@@ -37,7 +40,7 @@ def facets_of(selection: Selection, key: str, limit: int) -> list[Facet]:
 
 
 def groups_of(
-    selection: Selection, ranked: list[bytes], key: str, size: int, limit: int
+    selection: Selection, ranked: list[bytes], key: str, size: int
 ) -> list[tuple[Any, int, list[bytes]]]:
     """(value, how many, the first `size` keys), in the order in which the first of each comes.
 
@@ -55,6 +58,4 @@ def groups_of(
     for each in ranked:
         if each in by_key:
             groups.setdefault(by_key[each], []).append(each)
-    return [
-        (value, len(keys), keys[:size]) for (_, value), keys in list(groups.items())[:limit]
-    ]
+    return [(value, len(keys), keys[:size]) for (_, value), keys in groups.items()]

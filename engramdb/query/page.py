@@ -1,7 +1,7 @@
-"""Pages of an answer that stay what they were while others write: each is cut from one snapshot.
+"""Pages of an answer that stay what they were while others write: all of one snapshot.
 
-A cursor names the snapshot (the number of its commit), the moment that the query was asked from, how
-far the reader is, and which query it belongs to. It holds no memories and no secret.
+A cursor names the snapshot (the number of its commit), the moment that the query was asked from,
+how far the reader is, and which query it belongs to. It holds no memories and no secret.
 
     1 byte    version (1)
     u64       number of the commit

@@ -15,12 +15,12 @@ from engramdb.index import exact
 from engramdb.lsm.keys import Rows, split, to_list
 from engramdb.lsm.snapshot import VectorRun
 from engramdb.model.vectors import Vector
+from engramdb.query.attribute_filter import ABSENT
 from engramdb.query.explanation import Trace
 from engramdb.query.order import ACTIVATION, RECENCY, SIMILARITY, Order
 from engramdb.query.selection import Selection
 from engramdb.query.signals import Activation, Floats, Signals
 from engramdb.query.sorting import sorted_by_value
-from engramdb.query.values import ABSENT
 from engramdb.query.vectors import Located, locate
 
 Match = tuple[bytes, float | None]
@@ -31,12 +31,12 @@ _EXACT_INTEGERS: Final = 2.0**53  # larger ones are not all float64 numbers
 
 
 class Wish(NamedTuple):
-    """What the answer has to look like. `count` None: all of it."""
+    """What the answer has to look like. `limit` None: all of it."""
 
     order: Order | None
     vector: Vector | None
     threshold: float | None
-    count: int | None
+    limit: int | None
     now_us: int
 
 
@@ -50,7 +50,8 @@ def rank(
     """The best of the selection, in order."""
     count, order = selection.count, wish.order
     if wish.vector is None and order is None:
-        matches = _by_key(selection, wish.count)
+        matches = _by_key(selection, wish.limit)
+        trace.plan = "no vector: the matching rows in the order of their ids"
         trace.stage("order", count, len(matches), "by id")
     elif wish.vector is not None and (order is None or _is_plain_similarity(order)):
         matches = _by_similarity(selection, wish, runs, wish.vector, trace)
@@ -81,18 +82,27 @@ def _by_similarity(
     hits = exact.search_among(
         [(place.run, place.rows) for place in places],
         vector,
-        found if wish.count is None else wish.count,
+        found if wish.limit is None else wish.limit,
         -1.0 if wish.threshold is None else wish.threshold,
     )
-    trace.stage("similarity", found, len(hits), how(places))
+    trace.plan = how(places)
+    scored = sum(map(_scored, places))
+    trace.stage("similarity", scored, len(hits), "exact")
     return list(hits)
+
+
+def _is_scanned(place: Located) -> bool:
+    return exact.is_dense(len(place.rows), place.run.rows, place.run.dimension)
+
+
+def _scored(place: Located) -> int:
+    return place.run.rows if _is_scanned(place) else len(place.rows)
 
 
 def how(places: list[Located]) -> str:
     """What a search among these rows does, and why."""
-    scanned = [p for p in places if exact.is_dense(len(p.rows), p.run.rows, p.run.dimension)]
-    rows = sum(place.run.rows for place in scanned)
-    gathered = sum(len(place.rows) for place in places) - sum(len(p.rows) for p in scanned)
+    rows = sum(place.run.rows for place in places if _is_scanned(place))
+    gathered = sum(len(place.rows) for place in places if not _is_scanned(place))
     parts = []
     if rows:
         parts.append(f"scan of {rows:,} rows, others masked: most of them match")
@@ -112,8 +122,11 @@ def _by_signals(
     signals = Signals(selection, wish.now_us, activation)
     if wish.vector is not None:
         signals.compare(wish.vector, wish.threshold, runs)
-        trace.stage("vectors", selection.count, signals.selection.count, how(signals.places))
-    name, count = order.weights[0][0], wish.count
+        trace.stage("vectors", selection.count, signals.selection.count)
+        trace.plan = how(signals.places)
+    else:
+        trace.plan = "no vector: every matching row gets its signals"
+    name, count = order.weights[0][0], wish.limit
     scores: Floats | None = None
     if order.is_sum:
         positions, scores = _by_sum(signals, order, count)
@@ -149,9 +162,7 @@ def _by_sum(signals: Signals, order: Order, count: int | None) -> tuple[Rows, Fl
     return best[places], scores[places]
 
 
-def _by_signal(
-    signals: Signals, name: str, order: Order, count: int | None
-) -> tuple[Rows, Floats]:
+def _by_signal(signals: Signals, name: str, order: Order, count: int | None) -> tuple[Rows, Floats]:
     if name == RECENCY:  # by time itself: the recency of what is very old is 0
         ranks = signals.selection.times().astype(np.float64)
     else:

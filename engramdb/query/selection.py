@@ -1,4 +1,4 @@
-"""Which memories meet the conditions: run by run, whole columns at a time, cheap conditions first."""
+"""Which memories meet the conditions: run by run, whole columns at a time, cheap ones first."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.index.graph import within_hops
+from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, from_list, join
+from engramdb.lsm.memory_run import MemoryRun
+from engramdb.model.attributes import may_say_when
 from engramdb.query.attribute_filter import all_of
 from engramdb.query.conditions import Conditions, Near
 from engramdb.query.explanation import Trace
-from engramdb.query.masks import holding_at, matching, within_time
-from engramdb.query.source import MemoryRun, Source
+from engramdb.query.masks import matching, temporal, valid
+from engramdb.query.source import Source
 
 
 class Selected(NamedTuple):
@@ -96,12 +99,12 @@ def select(source: Source, conditions: Conditions, now_us: int, trace: Trace) ->
         parts = _connected(source, near, parts, trace)
     for rule in conditions.times:
         before = _count(parts)
-        parts = [Selected(run, within_time(run, rows, rule, now_us)) for run, rows in parts]
+        parts = [Selected(run, temporal(run, rows, rule, now_us)) for run, rows in parts]
         trace.stage("time", before, _count(parts), repr(rule))
     at_us = conditions.valid_at_us(now_us)
     if at_us is not None:
         before = _count(parts)
-        parts = [Selected(run, holding_at(run, rows, at_us)) for run, rows in parts]
+        parts = [Selected(run, valid(run, rows, at_us)) for run, rows in parts]
         trace.stage("valid time", before, _count(parts))
     if conditions.attributes:
         rule_ = all_of(conditions.attributes)
@@ -112,14 +115,24 @@ def select(source: Source, conditions: Conditions, now_us: int, trace: Trace) ->
 
 
 def not_holding(source: Source, at_us: int) -> Selection:
-    """The memories that do not hold at a moment in the world; runs in which all hold cost
-    nothing."""
+    """The memories that do not hold at a moment in the world."""
     parts = []
-    for run in source.memory_runs():
-        if not run.holds_always():
-            rest = np.setdiff1d(run.rows, holding_at(run, run.rows, at_us), assume_unique=True)
+    if not _all_hold_always(source):
+        for run in source.memory_runs():
+            rest = np.setdiff1d(run.rows, valid(run, run.rows, at_us), assume_unique=True)
             parts.append(Selected(run, rest))
     return Selection([part for part in parts if len(part.rows)])
+
+
+def _all_hold_always(source: Source) -> bool:
+    """Whether no memory has valid_from or valid_to, as in most databases: a quick look."""
+    for said in source.said():
+        if isinstance(said, AttributeColumns):
+            if said.valid_from is not None or said.valid_until is not None:
+                return False
+        elif any(map(may_say_when, said)):
+            return False
+    return True
 
 
 def _count(parts: list[Selected]) -> int:
@@ -134,17 +147,22 @@ def _without(parts: list[Selected], keys: KeyMatrix, trace: Trace) -> list[Selec
     return rest
 
 
-def _connected(
-    source: Source, near: Near, parts: list[Selected], trace: Trace
-) -> list[Selected]:
+def _connected(source: Source, near: Near, parts: list[Selected], trace: Trace) -> list[Selected]:
     keys = join(
         *within_hops(
-            source, [near.start], near.hops, near.types, near.min_strength, near.direction
+            source,
+            [near.start],
+            near.hops,
+            near.rule.types,
+            near.rule.strength_min,
+            near.rule.direction,
         )
     )
     rest = [
         Selected(run, np.intersect1d(rows, run.find(keys), assume_unique=True))
         for run, rows in parts
     ]
-    trace.stage("connected", _count(parts), _count(rest), f"{near.hops} hops, {near.direction}")
+    trace.stage(
+        "connected", _count(parts), _count(rest), f"{near.hops} hops, {near.rule.direction}"
+    )
     return rest

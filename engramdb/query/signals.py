@@ -26,18 +26,14 @@ Activation = Callable[[KeyMatrix, int, float], Floats]
 class Signals:
     """The signals of those of a selection that can be in the answer, one entry a position."""
 
-    def __init__(
-        self, selection: Selection, now_us: int, activation: Activation
-    ) -> None:
+    def __init__(self, selection: Selection, now_us: int, activation: Activation) -> None:
         self.selection, self._now_us, self._activation = selection, now_us, activation
         self.margin = 0.0
         self.places: list[Located] = []
         self._vector: Vector | None = None
         self._cosines = np.empty(0, np.float32)
 
-    def compare(
-        self, vector: Vector, threshold: float | None, runs: list[VectorRun]
-    ) -> None:
+    def compare(self, vector: Vector, threshold: float | None, runs: list[VectorRun]) -> None:
         """Keep only those whose vector is as similar as that."""
         self._vector = vector
         places = locate(self.selection.vectors(), runs)

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from engramdb.errors import CorruptionError
-from engramdb.index.exact import Hit
+from engramdb.index.exact import Floats64 as Floats
 from engramdb.lsm.adjacency import EdgeRun
+from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix
 from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.records import MEMORY, Edge, Record, Vector
@@ -87,8 +88,14 @@ class Source(Protocol):
     def edge_runs(self) -> Sequence[EdgeRun]:
         """The edges that a traversal follows."""
 
+    def said(self) -> Iterator[AttributeColumns | list[bytes]]:
+        """What all memories say, visible or not."""
+
     def vector_runs(self) -> list[VectorRun]:
         """The vectors that a similarity search multiplies."""
+
+    def vector_of(self, record: Record) -> Vector:
+        """The vector of a record that has one."""
 
 
 class Reader(Protocol):
@@ -118,8 +125,11 @@ class Reader(Protocol):
     def _node(self, source: Source, record: Record) -> MemoryNode:
         """The memory of a record."""
 
-    def _ranked(self, source: Source, query: Vector) -> Iterator[Hit]:
-        """Every memory that has a vector with its cosine, best first."""
+    def _activation(self, keys: KeyMatrix, now_us: int, decay: float) -> Floats:
+        """Base-level activation of these memories at a moment, by their access history."""
+
+    def _has_unsaved(self) -> bool:
+        """Whether it may see what no commit has written yet."""
 
 
 def found_memory(source: Source, key: bytes) -> Record:

@@ -98,8 +98,8 @@ def numbers_of(run: MemoryRun, rows: Rows, key: str) -> npt.NDArray[np.float64]:
 
 
 def counts_of(run: MemoryRun, rows: Rows, key: str) -> Counter[Counted]:
-    """How many of these rows have each value; of a list each element counts. Dicts, and lists in
-    lists, are not counted.
+    """How many of these rows have each value, or have it in a list, where it counts once. Dicts,
+    and lists in lists, are not counted.
 
     Raises CorruptionError if a payload that is needed cannot be decoded.
     """
@@ -114,10 +114,14 @@ def counts_of(run: MemoryRun, rows: Rows, key: str) -> Counter[Counted]:
     for _, value in resolved.from_payloads(run):
         if value is ABSENT:
             continue
-        for each in value if isinstance(value, list) else [value]:
-            if not isinstance(each, (list, dict)):
-                counts[kind_of(each), each] += 1
+        each_of = value if isinstance(value, list) else [value]
+        for pair in {(kind_of(each), each) for each in each_of if _is_counted(each)}:
+            counts[pair] += 1
     return counts
+
+
+def _is_counted(value: object) -> bool:
+    return not isinstance(value, (list, dict))
 
 
 class _Resolved:
@@ -224,9 +228,16 @@ def _count_elements(
     whole[rows] = True
     doubtful = np.zeros(len(field), np.bool_)
     doubtful[field.owners[~plain]] = True
+    if INT in elements.present and FLOAT in elements.present:  # 1 and 1.0 in a list are one value
+        doubtful |= np.bincount(field.owners[elements.kind_codes == INT], minlength=len(field)) > 0
     resolved.untold.append(places[doubtful[rows]])
     chosen = (whole & ~doubtful)[field.owners]
     for kind in elements.present:
         here = np.flatnonzero(chosen & (elements.kind_codes == kind))
         if len(here):
-            _count(counts, elements, kind, elements.values.take(here))
+            stored, owners = elements.values.take(here), field.owners[here]
+            order = np.lexsort((stored, owners))
+            stored, owners = stored[order], owners[order]
+            again = (stored[1:] == stored[:-1]) & (owners[1:] == owners[:-1])
+            first = np.append(True, ~again)
+            _count(counts, elements, kind, stored[first])

@@ -186,7 +186,7 @@ def test_many_close_vectors_are_ranked_exactly_however_they_are_spread_over_runs
     expected = [hit for hit in everything if hit[0] in chosen]
     assert search_among(few, query, count, -1.0) == expected
     assert search_many_among(few, query[None], count, -1.0) == [expected]
-    cosines = {key: score for key, score in everything}
+    cosines = dict(everything)
     assert cosines_among(few, query).tolist() == [
         cosines[key] for run, rows in few for key in run.keys(rows)
     ]

@@ -1,4 +1,4 @@
-"""Queries against a plain evaluation, memory by memory: whatever is asked, wherever the memories lie.
+"""Queries against a plain evaluation, memory by memory: whatever is asked, wherever they lie.
 
 The plain one keeps every version in a list and decides each condition in Python. The database has
 some of its memories in memory, some in files, some compacted, and is asked now and as of the past.
@@ -218,9 +218,9 @@ def _matches(memory: Memory, question: Question, now: datetime) -> bool:
     if question.vector is not None:
         if memory.vector is None:
             return False
-        if question.threshold is not None:
-            if _cosine(memory, question.vector) < question.threshold:
-                return False
+        threshold = -1.0 if question.threshold is None else question.threshold
+        if _cosine(memory, question.vector) < threshold:
+            return False
     moment = now if question.valid_at == "now" else question.valid_at
     number = int(memory.id[-12:])
     return (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engramdb import AttributeFilter, Database, InvalidInputError, KeepLast, MemoryNode
+from engramdb import AttributeFilter, Database, Facet, InvalidInputError, KeepLast, MemoryNode
 from engramdb.errors import HistoryUnavailableError
 
 MARCH = datetime(2025, 3, 15, tzinfo=UTC)
@@ -40,9 +40,7 @@ def test_a_filter_that_matches_one_in_a_thousand_still_finds_ten(
     random = np.random.default_rng(1)
     matrix = random.standard_normal((12_000, 16)).astype(np.float32)
     rare = np.arange(12_000) % 1000 == 7
-    ids = db.save_columns(
-        embeddings=matrix, attributes={"kind": np.where(rare, "rare", "common")}
-    )
+    ids = db.save_columns(embeddings=matrix, attributes={"kind": np.where(rare, "rare", "common")})
     if flushed:
         db.flush()
     query = random.standard_normal(16)
@@ -50,7 +48,7 @@ def test_a_filter_that_matches_one_in_a_thousand_still_finds_ten(
     wanted = [ids[n] for n in np.flatnonzero(rare)[np.argsort(-cosines)[:10]]]
     hits = db.search_similar(query, 10, -1.0, where={"kind": "rare"})
     assert [memory_id for memory_id, _ in hits] == wanted
-    assert [h for h in db.search_many(query[None], 10, -1.0, where={"kind": "rare"})[0]] == hits
+    assert db.search_many(query[None], 10, -1.0, where={"kind": "rare"}) == [hits]
     answer = db.query().with_vector(query).with_attribute_filter({"kind": "rare"}).with_limit(10)
     assert answer.ids() == wanted
 
@@ -250,17 +248,18 @@ def test_facets_count_all_that_meet_the_conditions(db: Database) -> None:
             tags=["a", "b"] if number % 2 else ["a", "a"],
             mixed=[1, True, "1", 1.0, None, 2][number],
         )
-    facets = db.query().with_limit(1).facets("kind", "tags", "mixed", "absent")
+    asked = db.query().with_limit(1).facets("kind", "tags", "mixed", "absent")
+    facets = {key: [(each.value, each.count) for each in found] for key, found in asked.items()}
     assert facets["kind"] == [("work", 4), ("home", 2)]
     assert facets["tags"] == [("a", 6), ("b", 3)]
-    assert [(value, count) for value, count in facets["mixed"] if value == 1] == [(1, 2), (True, 1)]
+    assert [pair for pair in facets["mixed"] if pair[0] == 1] == [(1, 2), (True, 1)]
     assert facets["absent"] == []
-    assert db.query().facets("kind", limit=1) == {"kind": [("work", 4)]}
+    assert db.query().facets("kind", limit=1) == {"kind": [Facet("work", 4)]}
     near = db.query().with_vector([1.0, 2.0]).with_similarity_threshold(0.5)
-    assert near.facets("kind") == {"kind": [("home", 2), ("work", 1)]}
+    assert near.facets("kind") == {"kind": [Facet("home", 2), Facet("work", 1)]}
     assert db.query().with_attribute_filter({"kind": "home"}).facets("tags")["tags"] == [
-        ("a", 2),
-        ("b", 1),
+        Facet("a", 2),
+        Facet("b", 1),
     ]
 
 

@@ -1,0 +1,171 @@
+"""Similarity search and queries, over whatever a source sees."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from engramdb.access.activation import base_level
+from engramdb.access.log import AccessLog
+from engramdb.index import exact as exact_index
+from engramdb.index.without import without
+from engramdb.lsm import VectorRun
+from engramdb.lsm.keys import KeyMatrix
+from engramdb.model.identifiers import format_key
+from engramdb.query.arguments import (
+    Where,
+    borrow_query,
+    check_flag,
+    check_limit,
+    check_queries,
+    check_threshold,
+    check_where,
+)
+from engramdb.query.conditions import NOW, Conditions, ValidAt, check_valid_at
+from engramdb.query.explanation import Trace
+from engramdb.query.moment import Moment, look_back, moment_us
+from engramdb.query.selection import not_holding, select
+from engramdb.query.source import Source
+from engramdb.query.vectors import locate
+
+if TYPE_CHECKING:
+    from engramdb.lsm import Snapshot, StorageEngine
+
+Hit = tuple[str, float]
+"""An id and its cosine."""
+
+
+class Searching(ABC):
+    """Searches over whatever `_source()` returns: one consistent state for the length of a call."""
+
+    _engine: StorageEngine
+    _access: AccessLog | None = None
+    """When memories were loaded; None if nobody keeps count."""
+
+    @abstractmethod
+    def _source(self) -> Source:
+        """What these reads see."""
+
+    @abstractmethod
+    def _now_us(self) -> int:
+        """The moment these reads are made from, in microseconds since the epoch."""
+
+    def _past(self, as_of: Moment) -> Snapshot:
+        """What an earlier moment saw."""
+        return look_back(self._engine, as_of, self._source().seq)
+
+    @property
+    def _dimension(self) -> int | None:
+        """The length of all vectors; None as long as there is none."""
+        return self._engine.dimension
+
+    def _has_unsaved(self) -> bool:
+        """Whether it may see what no commit has written yet."""
+        return False
+
+    def search_similar(
+        self,
+        vector: object,
+        limit: int = 10,
+        threshold: float = 0.0,
+        *,
+        where: Where | None = None,
+        as_of: Moment | None = None,
+        valid_at: ValidAt = NOW,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """The memories most similar to a vector: at most `limit` pairs (id, cosine), best first.
+
+        vector     one row of finite numbers, as long as the database's vectors
+        threshold  the least cosine, from -1 to 1
+        where      an AttributeFilter, or a mapping such as {"importance": {"$gt": 0.7}}: only
+                   memories that match; it never makes the answer shorter than it has to be
+        as_of      search what was there at that moment (see as_of())
+        valid_at   only what holds in the world at that moment: an aware datetime, "now" (the
+                   moment that is looked from) or "any"
+        exact      never approximate; today every search is exact
+
+        Memories without a vector are never found. Raises InvalidInputError naming the argument.
+        """
+        query = borrow_query(vector, self._dimension)
+        if type(limit) is not int or limit < 1:
+            limit = check_limit(limit)
+        if type(threshold) is not float or threshold - threshold != 0.0:  # infinity and NaN
+            threshold = check_threshold(threshold)
+        if exact is not False:
+            check_flag(exact, "exact")
+        if valid_at is not NOW:
+            valid_at = check_valid_at(valid_at)
+        source, now_us = self._seen(as_of)
+        if where is None:
+            runs = self._runs(source, Conditions(valid_at=valid_at), now_us)
+            hits = exact_index.search(runs, source.seq, query, limit, threshold)
+        else:
+            conditions = Conditions([check_where(where)], valid_at=valid_at)
+            parts = self._matching(source, conditions, now_us)
+            hits = exact_index.search_among(parts, query, limit, threshold)
+        return [(format_key(key), score) for key, score in hits]
+
+    def search_many(
+        self,
+        vectors: object,
+        limit: int = 10,
+        threshold: float = 0.0,
+        *,
+        where: Where | None = None,
+        as_of: Moment | None = None,
+        valid_at: ValidAt = NOW,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """What search_similar finds for each row of an (n, dimension) matrix, in one go.
+
+        Raises InvalidInputError naming the argument.
+        """
+        queries = check_queries(vectors, self._dimension)
+        limit, threshold = check_limit(limit), check_threshold(threshold)
+        check_flag(exact, "exact")
+        valid_at = check_valid_at(valid_at)
+        source, now_us = self._seen(as_of)
+        if where is None:
+            runs = self._runs(source, Conditions(valid_at=valid_at), now_us)
+            found = exact_index.search_many(runs, source.seq, queries, limit, threshold)
+        else:
+            conditions = Conditions([check_where(where)], valid_at=valid_at)
+            parts = self._matching(source, conditions, now_us)
+            found = exact_index.search_many_among(parts, queries, limit, threshold)
+        return [[(format_key(key), score) for key, score in hits] for hits in found]
+
+    # Below here: nothing for callers
+
+    def _seen(self, as_of: Moment | None) -> tuple[Source, int]:
+        """What is seen, and the moment that it is seen from."""
+        if as_of is None:
+            return self._source(), self._now_us()
+        past = self._past(as_of)
+        return past, moment_us(as_of, past)
+
+    def _runs(self, source: Source, conditions: Conditions, now_us: int) -> list[VectorRun]:
+        """The vectors of all memories that hold at the moment."""
+        runs = source.vector_runs()
+        at_us = conditions.valid_at_us(now_us)
+        if at_us is None:
+            return runs
+        hidden = not_holding(source, at_us)
+        return without(runs, hidden.vectors()) if hidden.parts else runs
+
+    def _matching(
+        self, source: Source, conditions: Conditions, now_us: int
+    ) -> list[exact_index.Part]:
+        """The vectors of those that meet the conditions."""
+        numbers = select(source, conditions, now_us, Trace()).vectors()
+        return [(each.run, each.rows) for each in locate(numbers, source.vector_runs())]
+
+    def _activation(self, keys: KeyMatrix, now_us: int, decay: float) -> npt.NDArray[np.float64]:
+        """Base-level activation of these memories at a moment, by what was accessed until then."""
+        if self._access is None:
+            return np.full(len(keys), -np.inf)
+        accesses = self._access.columns_of(keys, until_us=now_us)
+        return base_level(*accesses, now_us, decay)
