@@ -1,12 +1,18 @@
-"""A small agent that learns, is corrected, and can say what it used to believe and why.
+"""A small agent that learns, is corrected, and can say what it believed, when, and why.
+
+Two clocks: when the agent learned something, and when it holds in the world.
 
 Run: python examples/agent_memory.py
 """
 
 from __future__ import annotations
 
-from engramdb import Database, MemoryNode
+from datetime import UTC, datetime
+
+from engramdb import Database, MemoryNode, Query
 from engramdb.embedding import LexicalEmbedder
+
+MIX = {"similarity": 0.8, "recency": 0.1, "activation": 0.1}  # alike, saved lately, used lately
 
 
 class Agent:
@@ -19,32 +25,58 @@ class Agent:
         self.embed = LexicalEmbedder()
 
     def told(self, statement: str, by: str) -> None:
+        """Something new, or a correction: then the old belief gets another version."""
         vector = self.embed([statement])[0]
-        known = self.db.search_similar(vector, limit=1, threshold=self.SAME_SUBJECT)
-        if known:
-            belief = self.db.load(known[0][0])
-            belief.embeddings = vector
-        else:
-            belief = MemoryNode(vector)
+        belief = self._about(statement) or MemoryNode()
+        belief.embeddings = vector
         belief.set_attribute("statement", statement)
         self.db.save(belief, reason=f"told by {by}")
 
-    def answer(self, question: str, moment: str | None = None) -> str:
-        with self.db.as_of(moment or self.db.last_seq) as view:  # the past reads like the present
-            hits = view.search_similar(self.embed([question])[0], limit=1)
-            return str(view.load(hits[0][0]).get_attribute("statement")) if hits else "No idea."
+    def changed(self, statement: str, since: datetime, by: str) -> None:
+        """The world has changed: the old belief was right until then, the new one is from then."""
+        node = MemoryNode(
+            self.embed([statement])[0], attributes={"statement": statement}, valid_from=since
+        )
+        with self.db.transaction() as tx:
+            old = self._about(statement)
+            tx.save(node, reason=f"told by {by}")
+            if old is not None:
+                old.valid_to = since
+                tx.save(old, reason=f"not so any more, says {by}")
+                tx.connect(node.id, old.id, "Supersedes")
+
+    def answer(
+        self, question: str, believed: str | None = None, when: datetime | None = None
+    ) -> str:
+        """What it believes, or believed at a moment, about now or another time."""
+        query = self._asked(question)
+        if believed is not None:
+            query.as_of(believed)
+        if when is not None:
+            query.valid_at(when)
+        found = query.order_by(MIX).with_limit(1).execute()
+        return str(found[0].get_attribute("statement")) if found else "No idea."
 
     def justify(self, question: str) -> list[str]:
-        (belief, _), *_ = self.db.search_similar(self.embed([question])[0], limit=1)
+        """Every version of what it believes."""
+        belief = self._asked(question).with_limit(1).execute()[0]
         return [
-            f"{layer.attributes['statement']} ({layer.reason})" for layer in self.db.history(belief)
+            f"{layer.attributes['statement']} ({layer.reason})"
+            for layer in belief.temporal_layers()
         ]
+
+    def _asked(self, text: str) -> Query:
+        return self.db.query().with_vector(self.embed([text])[0])
+
+    def _about(self, statement: str) -> MemoryNode | None:
+        query = self._asked(statement).with_similarity_threshold(self.SAME_SUBJECT)
+        return next(iter(query.with_limit(1).execute()), None)
 
 
 with Database.in_memory() as db:
     agent = Agent(db)
     agent.told("The spare key is under the flower pot", by="Noor")
-    agent.told("The cat is fed at seven", by="Noor")
+    agent.told("Elis lives in the house by the harbour", by="Noor")
     db.tag("monday")
     agent.told("The spare key is under the door mat", by="Elis")
     agent.told("The spare key is with the neighbour", by="Noor")
@@ -59,3 +91,12 @@ with Database.in_memory() as db:
     # the history still shows what happened.
     db.undo()
     print(f"After undo: {agent.answer(where)}")
+
+    # Nobody was wrong about the house: Elis moved in April, and we hear of it today.
+    april = datetime(2025, 4, 1, tzinfo=UTC)
+    march = datetime(2025, 3, 15, tzinfo=UTC)
+    agent.changed("Elis lives in the flat above the bakery", since=april, by="Elis")
+    who = "Where does Elis live?"
+    print(f"{who}\n  now:              {agent.answer(who)}")
+    print(f"  in March:         {agent.answer(who, when=march)}")
+    print(f"  believed, monday: {agent.answer(who, 'monday')}")

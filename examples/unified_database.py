@@ -35,16 +35,18 @@ with engramdb.Database.in_memory() as db:
     db.tag("before the fix")
 
     # One query over all of it: like this text, still open, from the first week of May.
-    found = (
+    query = (
         db.query()
         .with_vector(embed(["what is wrong with the invoices?"])[0])
         .with_attribute_filter(AttributeFilter.equals("open", True))
         .with_temporal_filter(TemporalFilter.before(datetime(2025, 5, 8, tzinfo=UTC)))
         .with_limit(5)
-        .execute()
     )
-    print(f"open in the first week: {[memory.get_attribute('text') for memory in found]}")
-    why = db.load(db.get_connected_to(ticket)[0].source_id)
+    print(f"open in the first week: {[memory.get_attribute('text') for memory in query.execute()]}")
+    print(query.explain())  # which plan, how many rows, how long
+
+    # Connections are a condition like any other: what has caused this ticket?
+    why = db.query().connected_to(ticket, engramdb.RelationshipType.CAUSATION).execute()[0]
     print(f"because: {why.get_attribute('text')}")
 
     # Two agents change the same memory. The second one relied on a version that is no longer the

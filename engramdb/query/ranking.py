@@ -105,9 +105,9 @@ def how(places: list[Located]) -> str:
     gathered = sum(len(place.rows) for place in places if not _is_scanned(place))
     parts = []
     if rows:
-        parts.append(f"scan of {rows:,} rows, others masked: most of them match")
+        parts.append(f"scanned {rows:,} rows and masked the others, as most match")
     if gathered:
-        parts.append(f"only the {gathered:,} matching rows scored")
+        parts.append(f"scored only the rows that match: {gathered:,}")
     return "; ".join(parts) or "nothing to score"
 
 
