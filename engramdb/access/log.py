@@ -175,7 +175,7 @@ class AccessLog:
         """Store what has changed, without the memories that were deleted. False if there was
         nothing to store or it could not be: it is kept and tried again later."""
         engine, me = self._engine, threading.get_ident()
-        if not engine.is_open or engine.read_only or self._inside == me:
+        if not engine.is_open or self._inside == me:
             return False
         with self._entered():
             if self._table is None and not self._pending:

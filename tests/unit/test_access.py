@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +172,27 @@ def test_threads_lose_no_access(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread in threads:
         thread.join()
     assert [count_of(db, each) for each in ids] == [800] * 20
+    db.close()
+
+
+def test_an_access_in_the_middle_of_a_drain_is_kept() -> None:
+    db = Database.in_memory()
+    (a,) = saved(db)
+    access, key = db._access, key_of(a)
+    assert access is not None
+
+    class Busy(list[bytes]):
+        """Another thread appends while it is copied."""
+
+        def __getitem__(self, at: Any) -> Any:
+            copy = super().__getitem__(at)
+            self.append(super().__getitem__(0))
+            return copy
+
+    access._pending = Busy()
+    access.record(key)
+    first, later = count_of(db, a), count_of(db, a)
+    assert first == 1 and later > first
     db.close()
 
 

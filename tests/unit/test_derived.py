@@ -343,6 +343,8 @@ def test_an_erasure_removes_all_of_it_and_takes_nothing_that_is_older() -> None:
     engine = filled(disk)
     store(engine.derived, {"x": b"y"}, "codes-000021")
     disk.plant(f"{PATH}/tmp/000077.drv", b"a store that failed")
+    disk.sync_directory(f"{PATH}/derived")  # as time does
+    assert len(disk.crash(()).list(f"{PATH}/derived")) == 2
     erasures = engine.derived.erasures
     engine.purge([key(1)])
     assert disk.list(f"{PATH}/derived") == [] == disk.list(f"{PATH}/tmp")
