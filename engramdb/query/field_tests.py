@@ -62,6 +62,11 @@ class _Values:
             (self.yes if surely else self.perhaps).append((low, high))
 
 
+def truth_of(verdict: Verdict) -> Any:
+    """What numpy takes: a number of its own type, or the array."""
+    return np.uint8(verdict) if isinstance(verdict, int) else verdict
+
+
 def judge(tested: Field, condition: AttributeFilter, rows: Rows | None = None) -> Verdict:
     """What a condition that is no negation says of these rows of a field, or of all of them."""
     verdicts = {kind: _of_kind(tested, kind, condition, rows) for kind in tested.present}
@@ -72,6 +77,15 @@ def judge(tested: Field, condition: AttributeFilter, rows: Rows | None = None) -
         if not others or isinstance(first, int):
             return first
     kinds = tested.kind_codes if rows is None else tested.kind_codes[rows]
+    told = [
+        (kind, verdict)
+        for kind, verdict in verdicts.items()
+        if not isinstance(verdict, int) or verdict
+    ]
+    if len(told) == 1:
+        ((kind, verdict),) = told
+        only: Truth = (kinds == kind).view(np.uint8) * truth_of(verdict)
+        return only
     plain = np.zeros(16, np.uint8)
     for kind, verdict in verdicts.items():
         plain[kind] = verdict if isinstance(verdict, int) else NO
@@ -284,7 +298,7 @@ def _of_container(
         return _spread(tested, (tested.counts > 0).astype(np.uint8) * np.uint8(inner), rows)
     whole = np.zeros(len(tested), np.uint8)
     for truth in (PERHAPS, YES):
-        whole[tested.owners[np.flatnonzero(inner == truth)]] = truth
+        whole[tested.owners[np.flatnonzero(inner == truth)]] = truth  # YES last: one is enough
     return whole if rows is None else whole[rows]
 
 
