@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.bench import Bench
 from benchmarks.figures import Line
 from benchmarks.workloads import (
+    attributes,
     batches,
     bulk,
     calls,
@@ -36,6 +37,7 @@ WORKLOADS: dict[str, Workload] = {
     "size": size.run,
     "search": search.run,
     "filter": filters.run,
+    "attributes": attributes.run,
     "recovery": recovery.run,
     "compaction": compaction.run,
     "million": million.run,
