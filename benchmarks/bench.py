@@ -84,7 +84,7 @@ class Bench:
             if reason is not None:
                 self.absent[name] = reason
         self.peers = [name for name in peers if name not in self.absent]
-        self._loaded: dict[tuple[str, int], Loaded] = {}
+        self._loaded: dict[tuple[str, int, bool], Loaded] = {}
         self._number = 0
 
     def worker(self, name: str, path: str | None = None) -> Worker:
@@ -135,25 +135,29 @@ class Bench:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def loaded(self, store_class: type[Store], count: int) -> Loaded:
-        """A database with the first `count` rows, loaded in bulk; made once, then kept."""
-        key = (store_class.name, count)
+    def loaded(self, store_class: type[Store], count: int, *, labelled: bool = False) -> Loaded:
+        """A database with the first `count` rows, loaded in bulk; made once, then kept.
+
+        `labelled`: with a label of each kind for filtered searches; loaded without repetition.
+        """
+        key = (store_class.name, count, labelled)
         if key not in self._loaded:
-            self._loaded[key] = self._load(store_class, count)
+            self._loaded[key] = self._load(*key)
         return self._loaded[key]
 
-    def _load(self, store_class: type[Store], count: int) -> Loaded:
+    def _load(self, name: str, count: int, labelled: bool) -> Loaded:
         seconds: list[float] = []
         path = ""
         ids: list[str] = []
-        with self.worker(store_class.name) as worker:
-            for _ in range(1 if store_class.slow_bulk else min(3, self.scale.rounds)):
+        once = STORES[name].slow_bulk or labelled
+        with self.worker(name) as worker:
+            for _ in range(1 if once else min(3, self.scale.rounds)):
                 if path:
                     worker.leave()
                     shutil.rmtree(path)
                 path = self.new_directory()
                 worker.open(path)
-                taken, ids = worker.bulk(count)
+                taken, ids = worker.bulk(count, labelled=labelled)
                 seconds.append(taken)
         host.sync_below(path)  # or the next contestant's first sync would pay for this one
         return Loaded(path, ids, seconds)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 Seconds = npt.NDArray[np.float64]
+
+WARM_UP: Final = 3  # calls at the begin of a round that only bring the data back to the caches
+SLOW_S: Final = 0.02  # what takes longer is repeated less often
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,20 @@ def in_turn(contestants: dict[str, Callable[[int], Seconds]], rounds: int) -> di
         for name, contestant in contestants.items():
             taken[name].append(contestant(round_))
     return {name: Timing(rounds_) for name, rounds_ in taken.items()}
+
+
+def different(
+    call: Callable[[list[int]], Seconds], total: int, rounds: int
+) -> Callable[[int], Seconds]:
+    """Rounds of calls with different numbers below `total`; fewer of them for who is slow."""
+    slow = bool(np.median(call(list(range(WARM_UP)))) > SLOW_S)
+    count = max(4, total // rounds // (4 if slow else 1))
+
+    def a_round(number: int) -> Seconds:
+        first = number * count
+        return call([pick % total for pick in range(first, first + count + WARM_UP)])[WARM_UP:]
+
+    return a_round
 
 
 def stopwatch(call: Callable[[], object]) -> float:

@@ -9,6 +9,7 @@ embeddings at hand, `Corpus(directory=...)` draws around each of those instead.
 
 A memory further has a text (see words.py) and four typed fields, about 200 bytes together. Block b
 of a corpus depends on the seed and b only, so that a million rows need not be in memory at once.
+Labels, which only filtered searches want, are drawn apart from all of it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SEED: Final = 20_240_501
 DIMENSION: Final = 384
 CENTRES: Final = 300
 BLOCK_ROWS: Final = 2_000
+LABELS: Final = {"topic": 10, "place": 100}  # name -> how many values, all equally frequent
 
 _MEAN_SHARE: Final = 0.25  # shares of a row's squared length: the common direction,
 _SPREAD_SHARE: Final = 0.30  # what it has to itself; the rest is its cluster's centre
@@ -142,6 +144,15 @@ class Corpus:
             },
         )
 
+    def labelled(self, count: int) -> Rows:
+        """The first memories with a column for each of LABELS, independent of the vectors."""
+        rows = self.rows(count)
+        columns = dict(rows.columns)
+        for number, (name, values) in enumerate(LABELS.items()):
+            generator = np.random.default_rng([self._seed, 4, number])
+            columns[name] = [label(name, pick) for pick in generator.integers(0, values, count)]
+        return Rows(rows.ids, rows.vectors, columns)
+
     def chunks(self, count: int, size: int, start: int = 0) -> Iterator[Rows]:
         """The same memories, at most `size` (and at most a block) at a time."""
         at, stop = start, start + count
@@ -162,6 +173,11 @@ class Corpus:
             picks = generator.integers(0, len(self._questions), count)
             return np.ascontiguousarray(self._questions[picks])
         return self._vectors(generator, count)
+
+
+def label(name: str, number: int) -> str:
+    """A value of the label; the numbers go round."""
+    return f"{name}-{number % LABELS[name]:02}"
 
 
 def _unit(vectors: Matrix) -> Matrix:

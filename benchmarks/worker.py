@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from benchmarks import child, clock
-from benchmarks.corpus import Corpus, Rows
+from benchmarks.corpus import Corpus, Rows, label
 from benchmarks.stores import STORES, Store
 
 
@@ -72,9 +72,9 @@ class Worker:
         """Insert all prepared rows in batches; the seconds of each batch."""
         return np.array(self._ask("insert_batches", size=size))
 
-    def bulk(self, count: int) -> tuple[float, list[str]]:
-        """Load the first `count` rows; the seconds, and their ids row by row."""
-        seconds, ids = self._ask("bulk", count=count)
+    def bulk(self, count: int, *, labelled: bool = False) -> tuple[float, list[str]]:
+        """Load the first `count` rows, with or without labels; the seconds, and the ids by row."""
+        seconds, ids = self._ask("bulk", count=count, labelled=labelled)
         return seconds, ids
 
     def search(self, queries: str, picks: list[int], limit: int) -> clock.Seconds:
@@ -84,6 +84,17 @@ class Worker:
     def find(self, queries: str, picks: list[int], limit: int) -> list[list[str]]:
         """The same, for what is found."""
         found: list[list[str]] = self._ask("find", queries=queries, picks=picks, limit=limit)
+        return found
+
+    def search_where(self, queries: str, picks: list[int], limit: int, field: str) -> clock.Seconds:
+        """Search as above, the query of number n among the rows with the label of number n."""
+        asked = {"queries": queries, "picks": picks, "limit": limit, "field": field}
+        return np.array(self._ask("search_where", **asked))
+
+    def find_where(self, queries: str, picks: list[int], limit: int, field: str) -> list[list[str]]:
+        """The same, for what is found."""
+        asked = {"queries": queries, "picks": picks, "limit": limit, "field": field}
+        found: list[list[str]] = self._ask("find_where", **asked)
         return found
 
     def load(self, ids: list[str]) -> clock.Seconds:
@@ -118,6 +129,7 @@ class Session:
         self._corpus = Corpus(directory=corpus_directory)
         self._store: Store | None = None
         self._rows: Rows | None = None
+        self._drawn = (0, False)  # how many, with labels
         self._prepared: list[Any] = []
         self._queries: tuple[str, Any] = ("", None)
 
@@ -148,10 +160,12 @@ class Session:
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return clock.seconds_each(self._opened.insert_many, parts).tolist()
 
-    def bulk(self, count: int) -> tuple[float, list[str]]:
-        if self._rows is None or len(self._rows) != count:
-            self._rows = self._corpus.rows(count)
+    def bulk(self, count: int, labelled: bool) -> tuple[float, list[str]]:
+        if self._drawn != (count, labelled):
+            self._rows = (self._corpus.labelled if labelled else self._corpus.rows)(count)
+            self._drawn = (count, labelled)
         rows, ids = self._rows, []
+        assert rows is not None
         store = self._opened
 
         def load() -> None:
@@ -171,6 +185,18 @@ class Session:
     def find(self, queries: str, picks: list[int], limit: int) -> list[list[str]]:
         store, vectors = self._opened, self._vectors(queries)
         return [store.search(vectors[pick], limit) for pick in picks]
+
+    def search_where(self, queries: str, picks: list[int], limit: int, field: str) -> Any:
+        store, vectors = self._opened, self._vectors(queries)
+
+        def search(pick: int) -> object:
+            return store.search_where(vectors[pick], limit, field, label(field, pick))
+
+        return clock.seconds_each(search, picks).tolist()
+
+    def find_where(self, queries: str, picks: list[int], limit: int, field: str) -> Any:
+        store, vectors = self._opened, self._vectors(queries)
+        return [store.search_where(vectors[p], limit, field, label(field, p)) for p in picks]
 
     def load(self, ids: list[str]) -> Any:
         return clock.seconds_each(self._opened.load, ids).tolist()

@@ -25,6 +25,7 @@ class Bare(Store):
     def __init__(self, path: str) -> None:
         self._path = path
         self._matrix: npt.NDArray[np.float32] | None = None
+        self._columns: dict[str, npt.NDArray[np.str_]] = {}  # those that were asked for
         if os.path.exists(self._file("matrix.npy")):
             self._matrix = np.load(self._file("matrix.npy"), mmap_mode="r")
 
@@ -54,11 +55,27 @@ class Bare(Store):
             file.flush()
             os.fsync(file.fileno())
         self._matrix = np.load(self._file("matrix.npy"), mmap_mode="r")
+        self._columns.clear()
         return [str(row) for row in range(len(rows))]
 
     def search(self, vector: npt.NDArray[np.float32], limit: int) -> Hits:
         assert self._matrix is not None, "loaded first"
         return [str(row) for row in top(self._matrix @ vector, limit)]
+
+    def search_where(
+        self, vector: npt.NDArray[np.float32], limit: int, field: str, value: str
+    ) -> Hits:
+        assert self._matrix is not None, "loaded first"
+        mask = self._column(field) == value
+        rows = np.flatnonzero(mask)
+        return [str(rows[at]) for at in top(np.asarray(self._matrix)[mask] @ vector, limit)]
+
+    def _column(self, field: str) -> npt.NDArray[np.str_]:
+        """Read from the file once, then kept."""
+        if field not in self._columns:
+            with open(self._file("attributes.json"), "rb") as file:
+                self._columns[field] = np.array(json.load(file)[field])
+        return self._columns[field]
 
     def load(self, row_id: str) -> Any:
         assert self._matrix is not None, "loaded first"

@@ -84,6 +84,12 @@ class Store(ABC):
         """The ids of the `limit` most similar rows by cosine, best first."""
 
     @abstractmethod
+    def search_where(
+        self, vector: npt.NDArray[np.float32], limit: int, field: str, value: str
+    ) -> Hits:
+        """The same among the rows whose label (see corpus.LABELS) has this value only."""
+
+    @abstractmethod
     def load(self, row_id: str) -> Any:
         """One row by id, with its text, its fields and its vector."""
 

@@ -77,6 +77,15 @@ class Chroma(Store):
         hits: Hits = found["ids"][0]
         return hits
 
+    def search_where(
+        self, vector: npt.NDArray[np.float32], limit: int, field: str, value: str
+    ) -> Hits:
+        found = self._collection.query(
+            query_embeddings=[vector], n_results=limit, where={field: value}, include=[]
+        )
+        hits: Hits = found["ids"][0]
+        return hits
+
     def load(self, row_id: str) -> Any:
         return self._collection.get(row_id, include=["documents", "metadatas", "embeddings"])
 

@@ -46,6 +46,12 @@ class Engram(Store):
     def search(self, vector: npt.NDArray[np.float32], limit: int) -> Hits:
         return [row_id for row_id, _ in self.database.search_similar(vector, limit, -1.0)]
 
+    def search_where(
+        self, vector: npt.NDArray[np.float32], limit: int, field: str, value: str
+    ) -> Hits:
+        found = self.database.search_similar(vector, limit, -1.0, where={field: value})
+        return [row_id for row_id, _ in found]
+
     def load(self, row_id: str) -> Any:
         return self.database.load(row_id)
 

@@ -71,6 +71,16 @@ class Qdrant(Store):
         found = self._client.query_points("memories", query=vector, limit=limit, with_payload=False)
         return [str(point.id) for point in found.points]
 
+    def search_where(
+        self, vector: npt.NDArray[np.float32], limit: int, field: str, value: str
+    ) -> Hits:
+        match = self._models.MatchValue(value=value)
+        wanted = self._models.Filter(must=[self._models.FieldCondition(key=field, match=match)])
+        found = self._client.query_points(
+            "memories", query=vector, query_filter=wanted, limit=limit, with_payload=False
+        )
+        return [str(point.id) for point in found.points]
+
     def load(self, row_id: str) -> Any:
         return self._client.retrieve("memories", [row_id], with_payload=True, with_vectors=True)
 

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.corpus import DIMENSION, Rows
+from benchmarks.corpus import DIMENSION, LABELS, Rows
 from benchmarks.stores.base import Hits, Store, module
 
 _COLUMNS = "id text unique, text text, speaker text, session integer, importance real, created text"
+
+_SEARCH = (
+    "select memories.id from vectors join memories on memories.row = vectors.rowid "
+    "where embedding match ? and k = ?"
+)
 
 
 class SqliteVec(Store):
@@ -35,13 +40,19 @@ class SqliteVec(Store):
         self._execute = self._connection.execute
         self._execute("pragma journal_mode=wal")
         self._execute("pragma synchronous=full")
-        if not self._execute("select 1 from sqlite_master where name='memories'").fetchall():
-            self._execute(f"create table memories(row integer primary key, {_COLUMNS})")
-            self._execute(
-                "create virtual table vectors using "
-                f"vec0(embedding float[{DIMENSION}] distance_metric=cosine)"
-            )
+        self._execute(f"create table if not exists memories(row integer primary key, {_COLUMNS})")
+        self._insert_vector = ""
         self._next = self._execute("select coalesce(max(row), 0) + 1 from memories").fetchone()[0]
+
+    def _declare(self, labels: list[str]) -> None:
+        """Make the table of vectors, with a metadata column for each label."""
+        columns = [f"embedding float[{DIMENSION}] distance_metric=cosine"]
+        columns += [f"{name} text" for name in labels]
+        self._execute(
+            f"create virtual table if not exists vectors using vec0({', '.join(columns)})"
+        )
+        names, marks = ", ".join(["rowid", "embedding", *labels]), ", ?" * len(labels)
+        self._insert_vector = f"insert into vectors({names}) values (?, ?{marks})"
 
     @classmethod
     def missing(cls) -> str | None:
@@ -55,8 +66,13 @@ class SqliteVec(Store):
         return f"{super().version()} on SQLite {_sqlite().sqlite_version}"
 
     def prepare(self, rows: Rows) -> Sequence[Any]:
-        columns = zip(*rows.columns.values(), strict=True)
-        return list(zip(rows.ids, columns, rows.vectors, strict=True))
+        labels = [name for name in rows.columns if name in LABELS]
+        self._declare(labels)
+        fields = [column for name, column in rows.columns.items() if name not in LABELS]
+        beside = [rows.vectors, *(rows.columns[name] for name in labels)]
+        return list(
+            zip(rows.ids, zip(*fields, strict=True), zip(*beside, strict=True), strict=True)
+        )
 
     def _insert(self, prepared: Iterable[Any]) -> None:
         first = self._next
@@ -66,17 +82,17 @@ class SqliteVec(Store):
             [(row, i, *columns) for row, (i, columns, _) in enumerate(prepared, first)],
         )
         self._connection.executemany(
-            "insert into vectors(rowid, embedding) values (?, ?)",
-            [(row, vector) for row, (_, _, vector) in enumerate(prepared, first)],
+            self._insert_vector,
+            [(row, *beside) for row, (_, _, beside) in enumerate(prepared, first)],
         )
         self._connection.commit()
         self._next = first + len(prepared)
 
     def insert(self, prepared: Any) -> None:
-        row_id, columns, vector = prepared
+        row_id, columns, beside = prepared
         row = self._next
         self._execute("insert into memories values (?, ?, ?, ?, ?, ?, ?)", (row, row_id, *columns))
-        self._execute("insert into vectors(rowid, embedding) values (?, ?)", (row, vector))
+        self._execute(self._insert_vector, (row, *beside))
         self._connection.commit()
         self._next = row + 1
 
@@ -88,12 +104,14 @@ class SqliteVec(Store):
         return rows.ids
 
     def search(self, vector: npt.NDArray[np.float32], limit: int) -> Hits:
-        found = self._execute(
-            "select memories.id from vectors join memories on memories.row = vectors.rowid "
-            "where embedding match ? and k = ? order by distance",
-            (vector, limit),
-        )
+        found = self._execute(f"{_SEARCH} order by distance", (vector, limit))
         return [row_id for (row_id,) in found.fetchall()]
+
+    def search_where(
+        self, vector: npt.NDArray[np.float32], limit: int, field: str, value: str
+    ) -> Hits:
+        query = f"{_SEARCH} and vectors.{field} = ? order by distance"
+        return [row_id for (row_id,) in self._execute(query, (vector, limit, value)).fetchall()]
 
     def load(self, row_id: str) -> Any:
         return self._execute(

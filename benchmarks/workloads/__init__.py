@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from benchmarks.bench import Bench
 from benchmarks.figures import Line
 from benchmarks.workloads import (
+    attributes,
     batches,
     bulk,
     calls,
     compaction,
     disk,
+    filters,
     million,
     opening,
     recovery,
@@ -34,6 +36,8 @@ WORKLOADS: dict[str, Workload] = {
     "open": opening.run,
     "size": size.run,
     "search": search.run,
+    "filter": filters.run,
+    "attributes": attributes.run,
     "recovery": recovery.run,
     "compaction": compaction.run,
     "million": million.run,
