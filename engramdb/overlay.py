@@ -9,7 +9,7 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from engramdb.lsm.keys import U64, KeyMatrix, from_list, to_list
+from engramdb.lsm.keys import U64, KeyMatrix, from_list, split, to_list
 from engramdb.lsm.records import (
     EDGE,
     MEMORY,
@@ -75,6 +75,14 @@ class UnsavedVectors:
     def keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
         """The 16-byte keys of these rows."""
         return [self._keys[row] for row in rows.tolist()]
+
+    def owners(self) -> tuple[U64, U64]:
+        """(high, low): the keys of all rows."""
+        return split(from_list(self._keys))
+
+    def rows_of(self, numbers: U64) -> npt.NDArray[np.int64]:
+        """None of them: what is not saved has no number."""
+        return np.full(len(numbers), -1, np.int64)
 
 
 class Overlay(Batch):

@@ -59,7 +59,11 @@ def _flush(core: Core, table: Memtable, manifest_lock: Guard, write_lock: Guard)
     kept = retain(core, rows, durable_seq=flushed_seq, has_oldest=not core.state.version.segments)
     payloads = table.payload_columns(count)
     entry = write_rows(core, kept.rows, _gather(payloads, kept.order))
-    vectors = _write_arena(core, table.arena, kept, flushed_seq) if table.arena else []
+    vectors = [
+        (arena, written)
+        for space, arena in table.arenas.items()
+        for written in _write_arena(core, arena, space, kept, flushed_seq)
+    ]
     with manifest_lock:
         carrier = Carrier()
         segments = core.state.version.segments
@@ -67,12 +71,11 @@ def _flush(core: Core, table: Memtable, manifest_lock: Guard, write_lock: Guard)
             segment = open_segment(core, entry)
             segments = (*segments, segment)
         files = core.state.version.vectors
-        for written in vectors:
+        for arena, written in vectors:
             file = open_vectors(core, written.entry)
             files = (*files, file)
-            assert table.arena is not None
-            positions = inverse_order(written.order, table.arena.rows)
-            carrier.add(table.arena.marks, [(file.marks, positions)])
+            positions = inverse_order(written.order, arena.rows)
+            carrier.add(arena.marks, [(file.marks, positions)])
         floor = max(core.manifest.history_floor, kept.floor)
         with write_lock:
             remaining = core.state.version
@@ -113,7 +116,9 @@ def _gather(payloads: Payloads, order: Rows) -> Iterator[Payloads]:
         yield payloads.take(order[start:stop])
 
 
-def _write_arena(core: Core, arena: Arena, kept: Kept, flushed_seq: int) -> list[WrittenVectors]:
+def _write_arena(
+    core: Core, arena: Arena, space: str, kept: Kept, flushed_seq: int
+) -> list[WrittenVectors]:
     matrix, norms = arena.block()
     high, low = split(from_list(arena.keys))
     numbers = np.array(arena.numbers, np.uint64)
@@ -122,4 +127,5 @@ def _write_arena(core: Core, arena: Arena, kept: Kept, flushed_seq: int) -> list
     born = np.array(arena.born, np.uint64)
     keep = referenced(numbers, [kept.rows.vector])
     columns = VectorColumns(numbers, high, low, born, dead, norms)
-    return write_vectors(core, columns, arena.dimension, lambda rows: matrix[rows], keep)
+    number = list(core.spaces).index(space)
+    return write_vectors(core, columns, arena.dimension, lambda rows: matrix[rows], keep, number)

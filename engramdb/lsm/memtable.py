@@ -19,12 +19,14 @@ from engramdb.lsm.keys import Rows, from_list, split
 from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import (
     CLASSES,
+    DEFAULT_SPACE,
     EDGE,
     NEVER,
     Edge,
     Ends,
     Operation,
     Record,
+    is_connection,
 )
 from engramdb.lsm.rows import EdgeColumns, RowColumns
 
@@ -52,10 +54,11 @@ class Memtable:
         self.payloads: list[bytes] = []
         self.keys: list[bytes] = []
         self.newest: tuple[dict[bytes, int], ...] = tuple({} for _ in CLASSES)
-        self.arena: Arena | None = None
+        self.arenas: dict[str, Arena] = {}  # by space; replaced, not changed: readers go over it
         self.ends: dict[int, Ends] = {}
         self.outgoing: dict[bytes, list[int]] = {}
         self.incoming: dict[bytes, list[int]] = {}
+        self.carriers: dict[bytes, list[int]] = {}  # by memory: edges that carry its vectors
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -74,11 +77,13 @@ class Memtable:
         """Whether it should be flushed."""
         return self.bytes_used >= self.bytes_max
 
-    def arena_for(self, dimension: int) -> Arena:
-        """The arena, made when the first vector comes."""
-        if self.arena is None:
-            self.arena = Arena(dimension, self.bytes_max)
-        return self.arena
+    def arena_for(self, dimension: int, space: str = DEFAULT_SPACE) -> Arena:
+        """The arena of a space, made when the first vector comes."""
+        arena = self.arenas.get(space)
+        if arena is None:
+            arena = Arena(dimension, self.bytes_max)
+            self.arenas = {**self.arenas, space: arena}
+        return arena
 
     def find(self, record_class: int, key: bytes, seq: int) -> int:
         """The row of the newest version that is not above this seq, or NO_ROW."""
@@ -124,6 +129,9 @@ class Memtable:
 
     def _append_ends(self, row: int, ends: Ends) -> None:
         self.ends[row] = ends
+        if not is_connection(ends[2]):
+            self.carriers.setdefault(ends[0], []).append(row)
+            return
         self.outgoing.setdefault(ends[0], []).append(row)
         self.incoming.setdefault(ends[1], []).append(row)
 
@@ -133,9 +141,10 @@ class Memtable:
         number: int,
         key: bytes,
         seq: int,
+        space: str = DEFAULT_SPACE,
     ) -> None:
-        """Add the vector of the row that is appended next."""
-        arena = self.arena_for(len(vector))
+        """Add the vector of the row that is appended next; it belongs to the memory `key`."""
+        arena = self.arena_for(len(vector), space)
         arena.append(vector, number, key, seq)
         self.bytes_used += 4 * len(vector) + 32
 
@@ -158,6 +167,7 @@ class Memtable:
                 type_,
                 strength,
                 self.superseded[row],
+                self.vector[row],
             )
         return Record(
             self.keys[row],
@@ -242,16 +252,13 @@ class Memtable:
         self.seq.extend(rows.seq)
         for row, ends in rows.ends.items():
             self._append_ends(base + row, ends)
-        at = 0
-        for matrix in rows.matrices:
-            owners = rows.vector_rows[at : at + len(matrix)]
-            self.arena_for(matrix.shape[1]).extend(
+        for space, matrix, numbers, places in rows.vectors():
+            self.arena_for(matrix.shape[1], space).extend(
                 matrix,
-                rows.vector_numbers[at : at + len(matrix)],
-                [rows.keys[row] for row in owners],
-                [rows.seq[row] for row in owners],
+                numbers,
+                rows.owners(places),
+                [rows.seq[row] for row in places],
             )
-            at += len(matrix)
             self.bytes_used += matrix.nbytes + 32 * len(matrix)
         self.bytes_used += _ROW_BYTES * len(rows) + sum(map(len, rows.payloads))
         return np.array(previous, np.int64)

@@ -38,6 +38,7 @@ from engramdb.lsm.records import (
     Edge,
     Record,
     edge_key,
+    is_connection,
 )
 from engramdb.lsm.rows import EdgeColumns, RowColumns
 
@@ -351,7 +352,15 @@ class Segment:
             type_,
             float(edges.strength[at]),
             self.superseded.of(row),
+            self.vector[row],
         )
+
+    @cached_property
+    def carriers(self) -> npt.NDArray[np.bool_] | None:
+        """For each of `edges.types` whether it is that of an edge that carries a vector; None if
+        none is."""
+        carry = [not is_connection(name) for name in self.edges.types]
+        return np.array(carry, np.bool_) if any(carry) else None
 
     def _permutation(self, name: str) -> Rows:
         """A column that holds each number of an edge once."""
@@ -376,7 +385,25 @@ class Segment:
         return order, self.edges.target_high[order], self.edges.target_low[order]
 
     def adjacent(self, key: bytes, *, incoming: bool) -> Rows:
-        """The rows of all versions of the edges that leave (or reach) a memory."""
+        """The rows of all versions of the connections that leave (or reach) a memory."""
+        rows = self._adjacent(key, incoming=incoming)
+        if not len(rows) or self.carriers is None:
+            return rows
+        return rows[~self._carry(rows, self.carriers)]
+
+    def carriers_of(self, key: bytes) -> Rows:
+        """The rows of all versions of the edges that carry vectors of a memory."""
+        if self.ranges[EDGE][0] == self.ranges[EDGE][1] or self.carriers is None:
+            return np.empty(0, np.int64)
+        rows = self._adjacent(key, incoming=False)
+        return rows[self._carry(rows, self.carriers)]
+
+    def _carry(self, rows: Rows, carriers: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        codes = self.edges.type_code[rows - self.ranges[EDGE][0]]
+        carry: npt.NDArray[np.bool_] = carriers[codes.astype(np.int64)]
+        return carry
+
+    def _adjacent(self, key: bytes, *, incoming: bool) -> Rows:
         start, stop = self.ranges[EDGE]
         if start == stop:
             return np.empty(0, np.int64)
