@@ -101,7 +101,8 @@ def homes_of(engine: StorageEngine) -> dict[tuple[int, bytes, int], tuple[str, s
     for table in version.tables():
         path = log_path(directory, table.log)
         sources.append((path, table.columns(len(table))))
-        vectors |= dict.fromkeys(table.arena.numbers if table.arena else (), path)
+        for arena in table.arenas.values():
+            vectors |= dict.fromkeys(arena.numbers, path)
     return {
         (record_class, key_, seq): (path, vectors.get(vector_, ""))
         for path, rows in sources

@@ -351,7 +351,7 @@ def test_the_future_is_refused() -> None:
         decode(sealed(body, version=2), "file")
     with pytest.raises(IncompatibleFormatError, match=r"\['telepathy'\].*upgrade"):
         decode(encode(make(features=["telepathy"])), "file")
-    assert manifests.FEATURES == {manifests.SPACES}
+    assert {manifests.SPACES} == manifests.FEATURES
 
 
 def test_a_foreign_file_is_told_apart() -> None:
