@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE, Edge
+from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE, Edge, is_connection
 from engramdb.model.identifiers import format_key
 from engramdb.model.moments import from_microseconds
 
@@ -53,6 +53,6 @@ def commits_since(engine: StorageEngine, since_seq: int) -> list[Commit]:
 
 
 def _ends(edge: object) -> Ends | None:
-    if not isinstance(edge, Edge):
+    if not isinstance(edge, Edge) or not is_connection(edge.type):
         return None
     return format_key(edge.source), format_key(edge.target), edge.type

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.lsm.keys import U64, KeyMatrix, from_list, split, to_list
+from engramdb.lsm.limits import VECTOR_NUMBER_MAX
 from engramdb.lsm.records import (
+    DEFAULT_SPACE,
     EDGE,
     MEMORY,
     NEVER,
@@ -22,6 +24,7 @@ from engramdb.lsm.records import (
     Record,
     Vector,
     edge_key,
+    is_connection,
 )
 from engramdb.lsm.snapshot import Snapshot, VectorRun
 from engramdb.lsm.vector_file import extreme, inverse, norms_of
@@ -32,7 +35,9 @@ UNSAVED: Final = 0
 """The seq of a version that no commit has written yet."""
 
 UNSAVED_VECTOR: Final = 2**64 - 1
-"""The vector number of every vector that no commit has written yet."""
+"""The vector number of every vector of a memory itself that no commit has written yet."""
+
+_UNSAVED_FIRST: Final = VECTOR_NUMBER_MAX + 1  # of the numbers that vectors in named spaces get
 
 
 @dataclass(slots=True)
@@ -91,7 +96,7 @@ class Overlay(Batch):
     Belongs to one thread.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_snapshot", "_time")
+    __slots__ = ("_carriers", "_incoming", "_outgoing", "_rows", "_snapshot", "_time")
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
@@ -99,6 +104,8 @@ class Overlay(Batch):
         self._time = now_us()
         self._outgoing: dict[bytes, dict[bytes, None]] = {}  # memory: keys of written edges
         self._incoming: dict[bytes, dict[bytes, None]] = {}
+        self._carriers: dict[bytes, dict[bytes, None]] = {}  # memory: edges that carry its vectors
+        self._rows: list[Vector] = []  # what was given a number here
 
     @property
     def seq(self) -> int:
@@ -121,8 +128,23 @@ class Overlay(Batch):
 
     def _remember(self, source: bytes, target: bytes, type: str) -> None:
         key = edge_key(source, target, type)
+        if not is_connection(type):
+            self._carriers.setdefault(source, {})[key] = None
+            return
         self._outgoing.setdefault(source, {})[key] = None
         self._incoming.setdefault(target, {})[key] = None
+
+    def put_all(self, written: Batch) -> None:
+        """Write what a batch holds that was made from the snapshot alone: of each of its memories
+        everything."""
+        memories = [key for record_class, key in written.operations if record_class == MEMORY]
+        for memory in memories:
+            for key in self._carriers.pop(memory, ()):
+                self.operations.pop((EDGE, key), None)
+        self.operations.update(written.operations)
+        for (record_class, key), operation in written.operations.items():
+            if record_class == EDGE:
+                self._carriers.setdefault(operation.owner, {})[key] = None
 
     # Reads
 
@@ -142,6 +164,26 @@ class Overlay(Batch):
     def vector(self, number: int) -> Vector:
         """A vector of the snapshot."""
         return self._snapshot.vector(number)
+
+    def vectors(self, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Vectors of one space, of the snapshot or, as carried() has numbered them, written
+        here."""
+        if numbers[0] < _UNSAVED_FIRST:
+            return self._snapshot.vectors(numbers)
+        made = np.stack([self._rows[number - _UNSAVED_FIRST] for number in numbers])
+        made.flags.writeable = False
+        return made
+
+    def carried(self, memory: bytes) -> dict[str, int]:
+        """The visible edges that carry vectors of a memory in named spaces: {type: number}."""
+        found = self._snapshot.carried(memory)
+        for key in self._carriers.get(memory, ()):
+            operation = self.operations[EDGE, key]
+            found.pop(operation.type, None)
+            if operation.vector is not None:
+                found[operation.type] = _UNSAVED_FIRST + len(self._rows)
+                self._rows.append(operation.vector)
+        return found
 
     def unsaved_vector(self, key: bytes) -> Vector | None:
         """The vector of a memory that was written here."""
@@ -197,20 +239,30 @@ class Overlay(Batch):
         operations = [self.operations[EDGE, key] for key in written]
         return edges + [self._edge(each) for each in operations if each.kind != TOMBSTONE]
 
-    def vector_runs(self) -> list[VectorRun]:
+    def vector_runs(self, space: str = DEFAULT_SPACE) -> list[VectorRun]:
         """The snapshot's: what is written here replaces some of it, see `unsaved_vectors`."""
-        return self._snapshot.vector_runs()
+        return self._snapshot.vector_runs(space)
 
-    def written_memories(self) -> set[bytes]:
-        """The keys of the memories written here, deletions included."""
-        return {key for record_class, key in self.operations if record_class == MEMORY}
+    def written_memories(self, space: str = DEFAULT_SPACE) -> set[bytes]:
+        """The keys of the memories whose vectors in a space were written here, or ended."""
+        if space == DEFAULT_SPACE:
+            return {key for record_class, key in self.operations if record_class == MEMORY}
+        return {
+            memory
+            for memory, keys in self._carriers.items()
+            if any(self.operations[EDGE, key].space == space for key in keys)
+        }
 
-    def unsaved_vectors(self) -> list[VectorRun]:
+    def unsaved_vectors(self, space: str = DEFAULT_SPACE) -> list[VectorRun]:
         """The vectors written here, as one run or none."""
-        new = [each for each in self.operations.values() if each.vector is not None]
+        new = [
+            each
+            for each in self.operations.values()
+            if each.vector is not None and each.space == space
+        ]
         if not new:
             return []
-        return [UnsavedVectors([each.key for each in new], [cast(Vector, e.vector) for e in new])]
+        return [UnsavedVectors([each.owner for each in new], [cast(Vector, e.vector) for e in new])]
 
     def _record(self, operation: Operation) -> Record:
         number = NO_VECTOR if operation.vector is None else UNSAVED_VECTOR

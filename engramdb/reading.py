@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from engramdb.errors import MemoryNotFoundError
+from engramdb.carried import PastVectors, read_vectors
+from engramdb.errors import InvalidInputError, MemoryNotFoundError
 from engramdb.index import exact as exact_index
+from engramdb.index import late_interaction
 from engramdb.lsm.keys import split, to_list
-from engramdb.lsm.records import MEMORY, NEVER, NO_VECTOR, TOMBSTONE, Edge, Record, Vector
+from engramdb.lsm.records import (
+    DEFAULT_SPACE,
+    MEMORY,
+    NEVER,
+    NO_VECTOR,
+    TOMBSTONE,
+    Edge,
+    Record,
+    Vector,
+)
 from engramdb.model.attributes import ALWAYS, decode_edge, decode_memory
 from engramdb.model.connection import Connection
 from engramdb.model.identifiers import format_key, format_keys, parse_id
@@ -26,6 +37,7 @@ from engramdb.query.arguments import (
     check_flag,
     check_limit,
     check_queries,
+    check_query_rows,
     check_threshold,
     check_where,
 )
@@ -130,6 +142,7 @@ class Reading(ABC):
         where: Where | None = None,
         as_of: Moment | None = None,
         exact: bool = False,
+        space: str = DEFAULT_SPACE,
     ) -> list[Hit]:
         """The memories most similar to a vector: at most `limit` pairs (id, cosine), best first.
 
@@ -139,9 +152,14 @@ class Reading(ABC):
                    memories that match; it never makes the answer shorter than it has to be
         as_of      search what was there at that moment (see as_of())
         exact      never approximate; today every search is exact
+        space      search among the vectors in this named space. There a matrix of query vectors is
+                   taken too; the score is then the mean over its rows of the best cosine with any
+                   vector of the memory (MaxSim), and so for memories with several vectors
 
         Memories without a vector are never found. Raises InvalidInputError naming the argument.
         """
+        if space != DEFAULT_SPACE:
+            return self._search_in(space, vector, limit, threshold, where, as_of, exact)
         query = borrow_query(vector, self._dimension)
         if type(limit) is not int or limit < 1:
             limit = check_limit(limit)
@@ -165,11 +183,17 @@ class Reading(ABC):
         where: Where | None = None,
         as_of: Moment | None = None,
         exact: bool = False,
+        space: str = DEFAULT_SPACE,
     ) -> list[list[Hit]]:
         """What search_similar finds for each row of an (n, dimension) matrix, in one go.
 
         Raises InvalidInputError naming the argument.
         """
+        if space != DEFAULT_SPACE:
+            rows = check_queries(vectors, self._width_of(space), space=space)
+            return [
+                self._search_in(space, row, limit, threshold, where, as_of, exact) for row in rows
+            ]
         queries = check_queries(vectors, self._dimension)
         limit, threshold = check_limit(limit), check_threshold(threshold)
         check_flag(exact, "exact")
@@ -225,7 +249,7 @@ class Reading(ABC):
     def _node(self, source: Source, record: Record) -> MemoryNode:
         said = decode_memory(record.payload)
         number = record.vector
-        return MemoryNode._restore(
+        node = MemoryNode._restore(
             record.key,
             said.creation_us,
             said.attributes,
@@ -235,10 +259,14 @@ class Reading(ABC):
             record.seq,
             self._layers,
         )
+        if said.spaces:
+            node._vectors, node._carried = read_vectors(source, record.key, said.spaces)
+        return node
 
     def _layers(self, key: bytes) -> list[TemporalLayer]:
         source = self._source()
         vectors: dict[int, Vector] = {}
+        named = PastVectors(source, key)
         layers = []
         for version in source.history(MEMORY, key):
             record = cast(Record, version)
@@ -261,6 +289,7 @@ class Reading(ABC):
                     said.attributes,
                     valid_from=moment_or_none(said.valid_from_us),
                     valid_to=moment_or_none(said.valid_to_us),
+                    vectors=named.at(record.seq, said.spaces),
                 )
             )
         return layers
@@ -278,11 +307,69 @@ class Reading(ABC):
     def _ranked(self, source: Source, query: Vector) -> Iterator[exact_index.Hit]:
         return exact_index.ranked(source.vector_runs(), source.seq, query)
 
+    # Named spaces
+
+    @property
+    def _widths(self) -> dict[str, int]:
+        """The length of the vectors of each space."""
+        return self._engine.spaces
+
+    def _width_of(self, space: object) -> int:
+        """The length of the vectors of a named space. Raises InvalidInputError."""
+        widths = self._widths
+        if not isinstance(space, str) or space not in widths:
+            names = ", ".join(repr(name) for name in widths if name) or "none"
+            raise InvalidInputError("space", f"there is no space {space!r:.80}; there are: {names}")
+        return widths[space]
+
+    def _search_in(
+        self,
+        space: str,
+        vector: object,
+        limit: int,
+        threshold: float,
+        where: Where | None,
+        as_of: Moment | None,
+        exact: bool,
+    ) -> list[Hit]:
+        queries = check_query_rows(vector, self._width_of(space), space)
+        limit, threshold = check_limit(limit), check_threshold(threshold)
+        check_flag(exact, "exact")
+        source = self._source() if as_of is None else self._past(as_of)
+        if where is None:
+            hits = self._nearest_in(source, space, queries, limit, threshold)
+        else:
+            ranked = self._ranked_in(source, space, queries)
+            hits = self._first_where(source, ranked, limit, threshold, check_where(where))
+        return [(format_key(key), score) for key, score in hits]
+
+    def _nearest_in(
+        self, source: Source, space: str, queries: Matrix, limit: int, threshold: float
+    ) -> list[exact_index.Hit]:
+        """The best memories in a space for (q, d) query vectors: MaxSim."""
+        runs = source.vector_runs(space)
+        return late_interaction.search(runs, source.seq, queries, limit, threshold)
+
+    def _ranked_in(self, source: Source, space: str, queries: Matrix) -> Iterator[exact_index.Hit]:
+        """Every memory that has a vector in a space with its score, best first."""
+        return late_interaction.ranked(source.vector_runs(space), source.seq, queries)
+
     def _nearest_where(
         self, source: Source, query: Vector, limit: int, threshold: float, where: AttributeFilter
     ) -> list[exact_index.Hit]:
+        ranked = self._ranked(source, query)
+        return self._first_where(source, ranked, limit, threshold, where)
+
+    def _first_where(
+        self,
+        source: Source,
+        ranked: Iterator[exact_index.Hit],
+        limit: int,
+        threshold: float,
+        where: AttributeFilter,
+    ) -> list[exact_index.Hit]:
         hits: list[exact_index.Hit] = []
-        for hit in self._ranked(source, query):
+        for hit in ranked:
             if hit[1] < threshold:
                 break
             record = found_memory(source, hit[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, takewhile
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import ClosedError, ConflictError, ReadOnlyError
-from engramdb.index import exact
+from engramdb.index import exact, late_interaction
 from engramdb.lsm import StorageEngine
 from engramdb.lsm.records import MEMORY, NO_VECTOR, TOMBSTONE, Batch, GuardFailed, Record, Vector
 from engramdb.lsm.snapshot import Snapshot
@@ -52,6 +53,7 @@ class Transaction(Reading):
         self._overlay: Overlay | None = None
         self._saved: list[MemoryNode] = []
         self._own_dimension: int | None = None
+        self._own_widths: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         if self._snapshot is not None:
@@ -87,8 +89,8 @@ class Transaction(Reading):
         """
         node = check_node(node)
         overlay, snapshot = self._writable()
-        batch, dimension = Batch(), self._dimension
-        put_node(batch, node, reason, self._engine, dimension, lambda: snapshot)
+        batch, dimension, widths = Batch(), self._dimension, self._widths
+        put_node(batch, node, reason, self._engine, dimension, lambda: snapshot, widths)
         if expected_seq is not None:
             check_seq(expected_seq, "expected_seq")
             newest = snapshot.newest_seq(MEMORY, node._key)
@@ -98,7 +100,8 @@ class Transaction(Reading):
                     f"not of {expected_seq}; load it again"
                 )
             overlay.expect[MEMORY, node._key] = newest
-        overlay.operations.update(batch.operations)
+        overlay.put_all(batch)
+        self._own_widths = widths
         if dimension is None and node._embeddings is not None:
             self._own_dimension = node._embeddings.size
         self._saved.append(node)
@@ -110,11 +113,12 @@ class Transaction(Reading):
         Raises InvalidInputError naming it. Returns the ids.
         """
         overlay, snapshot = self._writable()
-        batch, listed = Batch(), check_nodes(nodes)
+        batch, listed, widths = Batch(), check_nodes(nodes), self._widths
         self._own_dimension = put_nodes(
-            batch, listed, reason, self._engine, self._dimension, lambda: snapshot
+            batch, listed, reason, self._engine, self._dimension, lambda: snapshot, widths
         )
-        overlay.operations.update(batch.operations)
+        overlay.put_all(batch)
+        self._own_widths = widths
         self._saved += listed
         return [node.id for node in listed]
 
@@ -176,6 +180,10 @@ class Transaction(Reading):
     @property
     def _dimension(self) -> int | None:
         return self._engine.dimension or self._own_dimension
+
+    @property
+    def _widths(self) -> dict[str, int]:
+        return self._own_widths | self._engine.spaces
 
     def _node(self, source: Source, record: Record) -> MemoryNode:
         if record.seq != UNSAVED:
@@ -246,6 +254,32 @@ class Transaction(Reading):
         written = overlay.written_memories()
         saved = (hit for hit in super()._ranked(source, query) if hit[0] not in written)
         own = exact.ranked(overlay.unsaved_vectors(), source.seq, query)
+        return heapq.merge(saved, own, key=_order)
+
+    def _nearest_in(
+        self,
+        source: Source,
+        space: str,
+        queries: npt.NDArray[np.float32],
+        limit: int,
+        threshold: float,
+    ) -> list[exact.Hit]:
+        if source is not self._overlay:
+            return super()._nearest_in(source, space, queries, limit, threshold)
+        ranked = self._ranked_in(source, space, queries)
+        return list(islice(takewhile(lambda hit: hit[1] >= threshold, ranked), limit))
+
+    def _ranked_in(
+        self, source: Source, space: str, queries: npt.NDArray[np.float32]
+    ) -> Iterator[exact.Hit]:
+        overlay = self._overlay
+        if source is not overlay or overlay is None:
+            return super()._ranked_in(source, space, queries)
+        written = overlay.written_memories(space)
+        ranked = super()._ranked_in(source, space, queries)
+        saved = (hit for hit in ranked if hit[0] not in written)
+        runs = overlay.unsaved_vectors(space)
+        own = late_interaction.ranked(runs, source.seq, queries)
         return heapq.merge(saved, own, key=_order)
 
 

@@ -269,6 +269,8 @@ class Committer:
 
     def _prepare(self, request: _Request) -> Commit | None:
         core, batch = self._core, request.batch
+        if batch.knows_no_spaces and len(core.spaces) > 1:
+            raise GuardFailed
         if batch.expect or batch.guards or request.key is not None:
             sequenced = core.sequenced()
             if request.key is not None:

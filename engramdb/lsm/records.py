@@ -156,12 +156,14 @@ class Batch:
     `guards` are called at that moment with a Snapshot of everything sequenced before; if one
     returns False the commit raises GuardFailed, nothing is written, and the caller builds anew; or,
     if there is a `rebuild`, that is called with the same snapshot to mend `operations` on the spot.
+    `knows_no_spaces`: it was built when no space had a name; GuardFailed if one has by then.
     """
 
     operations: dict[tuple[int, bytes], Operation] = field(default_factory=dict)
     expect: dict[tuple[int, bytes], int] = field(default_factory=dict)
     guards: list[Callable[[Any], bool]] = field(default_factory=list)
     rebuild: Callable[[Any], None] | None = None
+    knows_no_spaces: bool = False
 
     def put(
         self, key: bytes, payload: bytes, vector: Vector | None = None, shares: int = NO_VECTOR

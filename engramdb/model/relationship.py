@@ -45,6 +45,10 @@ def check_relationship_type(relationship_type: object, argument: str = "relation
             f"{relationship_type!r:.80} has {size} bytes of UTF-8; "
             f"a type has 1 to {RELATIONSHIP_TYPE_BYTES_MAX}",
         )
+    if relationship_type.startswith("\0"):
+        raise InvalidInputError(
+            argument, f"{relationship_type!r:.80} begins with NUL, as only reserved types do"
+        )
     return str.__str__(relationship_type)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from engramdb.errors import CorruptionError
 from engramdb.index.exact import Hit
 from engramdb.lsm.keys import U64, KeyMatrix
-from engramdb.lsm.records import MEMORY, Edge, Record, Vector
+from engramdb.lsm.records import DEFAULT_SPACE, MEMORY, Edge, Record, Vector
 from engramdb.lsm.snapshot import Snapshot, VectorRun
 from engramdb.model.memory_node import MemoryNode
 from engramdb.query.moment import Moment
@@ -76,8 +76,14 @@ class Source(Protocol):
     def edges_to(self, target: bytes) -> Sequence[Edge]:
         """The visible edges that reach a memory."""
 
-    def vector_runs(self) -> list[VectorRun]:
-        """The vectors that a similarity search multiplies."""
+    def vectors(self, numbers: Sequence[int]) -> Vector:
+        """Vectors of one space by their numbers: (n, dimension) float32, read-only."""
+
+    def carried(self, memory: bytes) -> dict[str, int]:
+        """The edges that carry vectors of a memory in named spaces: {type: vector number}."""
+
+    def vector_runs(self, space: str = DEFAULT_SPACE) -> list[VectorRun]:
+        """The vectors that a similarity search in a space multiplies."""
 
 
 class Reader(Protocol):
