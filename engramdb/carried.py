@@ -196,7 +196,7 @@ class PastVectors:
     def __init__(self, source: Source, key: bytes) -> None:
         self._source, self._key = source, key
         self._versions: dict[str, list[Edge]] = {}
-        self._read: dict[tuple[int, ...], Vector] = {}
+        self._read: dict[tuple[bool, tuple[int, ...]], Vector] = {}
 
     def at(self, seq: int, spaces: Mapping[str, int] | None) -> dict[str, Vector]:
         """Those of the version of commit `seq`, whose payload says `spaces`."""
@@ -205,9 +205,11 @@ class PastVectors:
             found = [self._number(each, seq) for each in _types({name: rows})]
             numbers = tuple(number for number in found if number != NO_VECTOR)
             if numbers:
-                if numbers not in self._read:
-                    self._read[numbers] = self._source.vectors(numbers)
-                vectors[name] = self._read[numbers] if rows else self._read[numbers][0]
+                known = (rows == 0, numbers)
+                if known not in self._read:
+                    values = self._source.vectors(numbers)
+                    self._read[known] = values if rows else values[0]
+                vectors[name] = self._read[known]
         return vectors
 
     def _number(self, name: str, seq: int) -> int:
