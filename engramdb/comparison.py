@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from engramdb.carried import changed_spaces
 from engramdb.lsm.records import EDGE, MEMORY, NO_VECTOR, Edge, Record, is_connection
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.model.attributes import decode_memory
@@ -45,6 +46,7 @@ class MemoryChange:
     attributes: dict[str, AttributeChange]
     embeddings_changed: bool
     validity_changed: bool = False  # valid_from or valid_to
+    vectors_changed: tuple[str, ...] = ()  # the named spaces, sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,12 @@ def compare(before: Snapshot, after: Snapshot) -> Difference:
             attributes = _compare_attributes(was.attributes, is_.attributes)
             embeddings_changed = not _same_vector(before, old, after, new)
             validity_changed = was.validity != is_.validity
-            if attributes or embeddings_changed or validity_changed:
-                difference.changed.append(
-                    MemoryChange(format_key(key), attributes, embeddings_changed, validity_changed)
-                )
+            vectors_changed = changed_spaces(before, was.spaces or {}, after, is_.spaces or {}, key)
+            change = MemoryChange(
+                format_key(key), attributes, embeddings_changed, validity_changed, vectors_changed
+            )
+            if attributes or embeddings_changed or validity_changed or vectors_changed:
+                difference.changed.append(change)
     return difference
 
 
@@ -110,7 +114,7 @@ def _compare_edges(
     difference = ConnectionDifference([], [], [])
     for key in late.touched(EDGE, early.seq):
         old, new = before.get(EDGE, key), after.get(EDGE, key)
-        if not all(is_connection(cast(Edge, edge).type) for edge in (old, new) if edge):
+        if not all(is_connection(cast(Edge, each).type) for each in (old, new) if each is not None):
             continue
         was = None if old is None else connection_of(cast(Edge, old))
         is_ = None if new is None else connection_of(cast(Edge, new))

@@ -24,7 +24,7 @@ from engramdb.lsm import (
     repair,
 )
 from engramdb.lsm.environment import Environment, MemoryEnvironment, PosixEnvironment
-from engramdb.lsm.records import EDGE, MEMORY
+from engramdb.lsm.records import MEMORY
 from engramdb.model.identifiers import parse_id
 from engramdb.model.moments import now_us
 from engramdb.model.shredding import shred
@@ -175,6 +175,12 @@ class Database(Timeline):
         self._engine.check_open()
         return self._engine.dimension
 
+    @property
+    def spaces(self) -> dict[str, int]:
+        """The length of the vectors in each space, by its name; "" is that of `embeddings`."""
+        self._engine.check_open()
+        return self._engine.spaces
+
     def transaction(self) -> Transaction:
         """`with db.transaction() as tx:` reads one snapshot and writes all or nothing.
 
@@ -234,7 +240,7 @@ class Database(Timeline):
     def stats(self) -> dict[str, Any]:
         """Figures: memories, connections, and what the engine counts (files, bytes, runs, ...)."""
         latest = self._engine.latest()
-        counts = {"memories": latest.count(MEMORY), "connections": latest.count(EDGE)}
+        counts = {"memories": latest.count(MEMORY), "connections": latest.count_connections()}
         return counts | self._engine.stats()
 
     def refresh(self) -> int:

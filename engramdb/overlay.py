@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -13,8 +13,10 @@ from engramdb.index.without import without
 from engramdb.lsm.adjacency import EdgeRun, HidingRun, ListedRun
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix, distinct, from_list, split, to_list
+from engramdb.lsm.limits import VECTOR_NUMBER_MAX
 from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.records import (
+    DEFAULT_SPACE,
     EDGE,
     MEMORY,
     NEVER,
@@ -26,6 +28,7 @@ from engramdb.lsm.records import (
     Record,
     Vector,
     edge_key,
+    is_connection,
 )
 from engramdb.lsm.rows import EdgeColumns
 from engramdb.lsm.snapshot import Snapshot, VectorRun
@@ -36,8 +39,11 @@ from engramdb.query.source import Rows
 UNSAVED: Final = 0
 """The seq of a version that no commit has written yet."""
 
-UNSAVED_VECTOR: Final = 2**63
-"""The vector number of the first vector that no commit has written yet; the others follow."""
+_UNSAVED_FIRST: Final = VECTOR_NUMBER_MAX + 1
+"""What no commit has written yet gets vector numbers from here on: first those that carried() has
+told of, from UNSAVED_VECTOR on those of the memories themselves."""
+
+UNSAVED_VECTOR: Final = _UNSAVED_FIRST + 2**32
 
 
 @dataclass(slots=True)
@@ -138,6 +144,10 @@ class UnsavedVectors:
         """The 16-byte keys of these rows."""
         return [self._keys[row] for row in rows.tolist()]
 
+    def owners(self) -> tuple[U64, U64]:
+        """(high, low): the keys of all rows."""
+        return split(from_list(self._keys))
+
 
 class Overlay(Batch):
     """The batch that a transaction fills, and at the same time the Source that it reads from.
@@ -145,7 +155,15 @@ class Overlay(Batch):
     Belongs to one thread.
     """
 
-    __slots__ = ("_edge_runs", "_incoming", "_outgoing", "_snapshot", "_time")
+    __slots__ = (
+        "_carriers",
+        "_edge_runs",
+        "_incoming",
+        "_outgoing",
+        "_rows",
+        "_snapshot",
+        "_time",
+    )
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
@@ -154,6 +172,8 @@ class Overlay(Batch):
         self._outgoing: dict[bytes, dict[bytes, None]] = {}  # memory: keys of written edges
         self._incoming: dict[bytes, dict[bytes, None]] = {}
         self._edge_runs: list[EdgeRun] | None = None  # as long as no edge is written
+        self._carriers: dict[bytes, dict[bytes, None]] = {}  # memory: edges that carry its vectors
+        self._rows: list[Vector] = []  # what was given a number here
 
     @property
     def seq(self) -> int:
@@ -177,8 +197,23 @@ class Overlay(Batch):
     def _remember(self, source: bytes, target: bytes, type: str) -> None:
         self._edge_runs = None
         key = edge_key(source, target, type)
+        if not is_connection(type):
+            self._carriers.setdefault(source, {})[key] = None
+            return
         self._outgoing.setdefault(source, {})[key] = None
         self._incoming.setdefault(target, {})[key] = None
+
+    def put_all(self, written: Batch) -> None:
+        """Write what a batch holds that was made from the snapshot alone: of each of its memories
+        everything."""
+        memories = [key for record_class, key in written.operations if record_class == MEMORY]
+        for memory in memories:
+            for key in self._carriers.pop(memory, ()):
+                self.operations.pop((EDGE, key), None)
+        self.operations.update(written.operations)
+        for (record_class, key), operation in written.operations.items():
+            if record_class == EDGE:
+                self._carriers.setdefault(operation.owner, {})[key] = None
 
     # Reads
 
@@ -198,6 +233,26 @@ class Overlay(Batch):
     def vector(self, number: int) -> Vector:
         """A vector of the snapshot."""
         return self._snapshot.vector(number)
+
+    def vectors(self, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Vectors of one space, of the snapshot or, as carried() has numbered them, written
+        here."""
+        if numbers[0] < _UNSAVED_FIRST:
+            return self._snapshot.vectors(numbers)
+        made = np.stack([self._rows[number - _UNSAVED_FIRST] for number in numbers])
+        made.flags.writeable = False
+        return made
+
+    def carried(self, memory: bytes) -> dict[str, int]:
+        """The visible edges that carry vectors of a memory in named spaces: {type: number}."""
+        found = self._snapshot.carried(memory)
+        for key in self._carriers.get(memory, ()):
+            operation = self.operations[EDGE, key]
+            found.pop(operation.type, None)
+            if operation.vector is not None:
+                found[operation.type] = _UNSAVED_FIRST + len(self._rows)
+                self._rows.append(operation.vector)
+        return found
 
     def unsaved_vector(self, key: bytes) -> Vector | None:
         """The vector of a memory that was written here."""
@@ -284,7 +339,8 @@ class Overlay(Batch):
         keys = from_list([each.key for each in written])
         runs = [run for run in (run.without(keys) for run in runs) if len(run.rows)]
         new = [each for each in written if each.kind != TOMBSTONE]
-        numbers = {each.key: UNSAVED_VECTOR + n for n, each in enumerate(self._with_vectors())}
+        with_vectors = self._with_vectors(DEFAULT_SPACE)
+        numbers = {each.key: UNSAVED_VECTOR + n for n, each in enumerate(with_vectors)}
         if new:
             own = [numbers.get(each.key, NO_VECTOR) for each in new]
             runs.append(UnsavedRun(new, own, self._time))
@@ -295,19 +351,16 @@ class Overlay(Batch):
         yield from self._snapshot.said()
         yield [each.payload for each in self._written_memories()]
 
-    def vector_runs(self) -> list[VectorRun]:
-        """The snapshot's without those of memories written here, then these."""
-        written = self._written_memories()
-        runs = self._snapshot.vector_runs()
-        if not written:
-            return runs
-        saved = [self._snapshot.get(MEMORY, each.key) for each in written]
-        numbers = [cast(Record, each).vector for each in saved if each is not None]
-        runs = without(runs, np.array(numbers, np.uint64))
-        new = self._with_vectors()
+    def vector_runs(self, space: str = DEFAULT_SPACE) -> list[VectorRun]:
+        """The snapshot's without those that were written over here, then these."""
+        runs = self._snapshot.vector_runs(space)
+        replaced = self._replaced(space)
+        if replaced:
+            runs = without(runs, np.array(replaced, np.uint64))
+        new = self._with_vectors(space)
         if new:
             vectors = [cast(Vector, each.vector) for each in new]
-            runs.append(UnsavedVectors([each.key for each in new], vectors))
+            runs.append(UnsavedVectors([each.owner for each in new], vectors))
         return runs
 
     def vector_of(self, record: Record) -> Vector:
@@ -320,9 +373,26 @@ class Overlay(Batch):
         """What is written here of memories, deletions included."""
         return [each for each in self.operations.values() if each.record_class == MEMORY]
 
-    def _with_vectors(self) -> list[Operation]:
-        """The memories written here that have a vector."""
-        return [each for each in self._written_memories() if each.vector is not None]
+    def _with_vectors(self, space: str) -> list[Operation]:
+        """What is written here that has a vector in a space."""
+        return [
+            each
+            for each in self.operations.values()
+            if each.vector is not None and each.space == space
+        ]
+
+    def _replaced(self, space: str) -> list[int]:
+        """The numbers of the snapshot's vectors in a space that were written over here."""
+        if space == DEFAULT_SPACE:
+            saved = [self._snapshot.get(MEMORY, each.key) for each in self._written_memories()]
+        else:
+            saved = [
+                self._snapshot.get(EDGE, key)
+                for keys in self._carriers.values()
+                for key in keys
+                if self.operations[EDGE, key].space == space
+            ]
+        return [each.vector for each in saved if each is not None and each.vector != NO_VECTOR]
 
     def _record(self, operation: Operation) -> Record:
         number = NO_VECTOR if operation.vector is None else UNSAVED_VECTOR

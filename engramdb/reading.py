@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 import numpy as np
 import numpy.typing as npt
 
+from engramdb.carried import PastVectors, read_vectors
 from engramdb.errors import MemoryNotFoundError
 from engramdb.lsm.keys import split, to_list
 from engramdb.lsm.records import (
@@ -165,7 +166,7 @@ class Reading(Searching, Walking):
     def _node(self, source: Source, record: Record) -> MemoryNode:
         said = decode_memory(record.payload)
         number = record.vector
-        return MemoryNode._restore(
+        node = MemoryNode._restore(
             record.key,
             said.creation_us,
             said.attributes,
@@ -175,6 +176,9 @@ class Reading(Searching, Walking):
             record.seq,
             self._layers,
         )
+        if said.spaces:
+            node._vectors, node._carried = read_vectors(source, record.key, said.spaces)
+        return node
 
     def _accessed(self, keys: list[bytes]) -> None:
         """These memories are handed to the caller, as they are now."""
@@ -187,6 +191,7 @@ class Reading(Searching, Walking):
     def _layers(self, key: bytes) -> list[TemporalLayer]:
         source = self._source()
         vectors: dict[int, Vector] = {}
+        named = PastVectors(source, key)
         layers = []
         for version in source.history(MEMORY, key):
             record = cast(Record, version)
@@ -209,6 +214,7 @@ class Reading(Searching, Walking):
                     said.attributes,
                     valid_from=moment_or_none(said.valid_from_us),
                     valid_to=moment_or_none(said.valid_to_us),
+                    vectors=named.at(record.seq, said.spaces),
                 )
             )
         return layers
@@ -233,7 +239,7 @@ def connections_of(edges: list[Edge]) -> list[Connection]:
     names: dict[bytes, str] = {}
     connections = []
     make = Connection._of
-    for _, _, _, _, payload, source, target, type_, strength, _ in edges:
+    for _, _, _, _, payload, source, target, type_, strength, _, _ in edges:
         creation_us, attributes = decode_edge(payload)
         source_id, target_id = names.get(source), names.get(target)
         if source_id is None:

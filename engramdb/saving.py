@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
 
+from engramdb.carried import Wanted, carried, mind_others, put_vectors, wanted_of
 from engramdb.columns import Attributes, column_batch
+from engramdb.lsm import ColumnBatch
 from engramdb.lsm.keys import to_list
 from engramdb.lsm.records import EDGE, MEMORY, Batch, Edge, GuardFailed
 from engramdb.lsm.snapshot import Snapshot
@@ -58,12 +60,17 @@ class Saving(Reading):
             node = check_node(node)
         if sync is not None:
             check_sync(sync)
-        engine, batch = self._engine, Batch()
+        engine, batch, seen_seq = self._engine, Batch(), self._engine.last_seq
         put_node(batch, node, reason, engine, engine.dimension, engine.latest)
         key = node._key
         if expected_seq is not None:
             batch.expect[MEMORY, key] = check_seq(expected_seq, "expected_seq")
-        node._seq = engine.commit(batch, sync=sync).seq
+        if not batch.knows_no_spaces:
+            mind_others(batch, [wanted_of(node, is_stored=False)], seen_seq)
+        try:
+            node._seq = engine.commit(batch, sync=sync).seq
+        except GuardFailed:  # the first space with a name has come meanwhile
+            return self.save(node, reason=reason, sync=sync, expected_seq=expected_seq)
         node._layers_loader = self._layers
         return format_key(key)
 
@@ -81,11 +88,20 @@ class Saving(Reading):
         """
         check_sync(sync)
         engine, batch, listed = self._engine, Batch(), check_nodes(nodes)
+        seen_seq = engine.last_seq
         put_nodes(batch, listed, reason, engine, engine.dimension, engine.latest)
         if not listed:
             engine.check_open()
             return []
-        seq, loader = engine.commit(batch, sync=sync).seq, self._layers
+        if engine.has_spaces or any(node._vectors for node in listed):
+            batch.knows_no_spaces = False
+            newest = {node._key: node for node in listed}
+            wanted = [wanted_of(node, is_stored=False) for node in newest.values()]
+            mind_others(batch, wanted, seen_seq)
+        try:
+            seq, loader = engine.commit(batch, sync=sync).seq, self._layers
+        except GuardFailed:  # the first space with a name has come meanwhile
+            return self.save_many(listed, reason=reason, sync=sync)
         for node in listed:
             node._seq, node._layers_loader = seq, loader
         return format_keys([node._key for node in listed])
@@ -113,9 +129,24 @@ class Saving(Reading):
         engine = self._engine
         engine.check_open()
         batch, keys = column_batch(ids, embeddings, attributes, reason, engine.dimension)
+        if ids is not None and engine.has_spaces and self._replaced(batch, keys, sync):
+            return format_keys(keys)
         if keys:
             engine.commit_columns(batch, sync=sync)
         return format_keys(keys)
+
+    def _replaced(self, columns: ColumnBatch, keys: list[bytes], sync: bool | None) -> bool:
+        """Save memories some of which have vectors in named spaces, which they lose. False, and
+        nothing is written, if none has."""
+        latest = self._engine.latest()
+        if not any(carried(latest, key) for key in keys):
+            return False
+        batch, wanted = columns.as_batch(), [Wanted(key, {}, {}) for key in keys]
+        for each in wanted:
+            put_vectors(batch, each, latest)
+        mind_others(batch, wanted, latest.seq)
+        self._engine.commit(batch, sync=sync)
+        return True
 
     def delete(self, memory_id: str, *, sync: bool | None = None) -> bool:
         """Delete a memory and every connection from it and to it, in one commit.

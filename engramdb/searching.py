@@ -10,10 +10,13 @@ import numpy.typing as npt
 
 from engramdb.access.activation import base_level
 from engramdb.access.log import AccessLog
+from engramdb.errors import InvalidInputError
 from engramdb.index import exact as exact_index
-from engramdb.index.without import without
+from engramdb.index import late_interaction
+from engramdb.index.without import owned, without
 from engramdb.lsm import VectorRun
 from engramdb.lsm.keys import KeyMatrix
+from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.identifiers import format_key
 from engramdb.query.arguments import (
     Where,
@@ -21,6 +24,7 @@ from engramdb.query.arguments import (
     check_flag,
     check_limit,
     check_queries,
+    check_query_rows,
     check_threshold,
     check_where,
 )
@@ -62,6 +66,19 @@ class Searching(ABC):
         """The length of all vectors; None as long as there is none."""
         return self._engine.dimension
 
+    @property
+    def _widths(self) -> dict[str, int]:
+        """The length of the vectors of each space."""
+        return self._engine.spaces
+
+    def _width_of(self, space: object) -> int:
+        """The length of the vectors of a named space. Raises InvalidInputError."""
+        widths = self._widths
+        if not isinstance(space, str) or space not in widths:
+            names = ", ".join(repr(name) for name in widths if name) or "none"
+            raise InvalidInputError("space", f"there is no space {space!r:.80}; there are: {names}")
+        return widths[space]
+
     def _has_unsaved(self) -> bool:
         """Whether it may see what no commit has written yet."""
         return False
@@ -76,6 +93,7 @@ class Searching(ABC):
         as_of: Moment | None = None,
         valid_at: ValidAt = NOW,
         exact: bool = False,
+        space: str = DEFAULT_SPACE,
     ) -> list[Hit]:
         """The memories most similar to a vector: at most `limit` pairs (id, cosine), best first.
 
@@ -87,9 +105,14 @@ class Searching(ABC):
         valid_at   only what holds in the world at that moment: an aware datetime, "now" (the
                    moment that is looked from) or "any"
         exact      never approximate; today every search is exact
+        space      search among the vectors in this named space. There a matrix of query vectors is
+                   taken too; the score is then the mean over its rows of the best cosine with any
+                   vector of the memory (MaxSim), and so for memories with several vectors
 
         Memories without a vector are never found. Raises InvalidInputError naming the argument.
         """
+        if space != DEFAULT_SPACE:
+            return self._search_in(space, vector, limit, threshold, where, as_of, valid_at, exact)
         query = borrow_query(vector, self._dimension)
         if type(limit) is not int or limit < 1:
             limit = check_limit(limit)
@@ -119,11 +142,16 @@ class Searching(ABC):
         as_of: Moment | None = None,
         valid_at: ValidAt = NOW,
         exact: bool = False,
+        space: str = DEFAULT_SPACE,
     ) -> list[list[Hit]]:
         """What search_similar finds for each row of an (n, dimension) matrix, in one go.
 
         Raises InvalidInputError naming the argument.
         """
+        if space != DEFAULT_SPACE:
+            rows = check_queries(vectors, self._width_of(space), space=space)
+            asked = (limit, threshold, where, as_of, valid_at, exact)
+            return [self._search_in(space, row, *asked) for row in rows]
         queries = check_queries(vectors, self._dimension)
         limit, threshold = check_limit(limit), check_threshold(threshold)
         check_flag(exact, "exact")
@@ -155,6 +183,34 @@ class Searching(ABC):
             return runs
         hidden = not_holding(source, at_us)
         return without(runs, hidden.vectors()) if hidden.parts else runs
+
+    def _search_in(
+        self,
+        space: str,
+        vector: object,
+        limit: int,
+        threshold: float,
+        where: Where | None,
+        as_of: Moment | None,
+        valid_at: ValidAt,
+        exact: bool,
+    ) -> list[Hit]:
+        """search_similar() in a named space."""
+        queries = check_query_rows(vector, self._width_of(space), space)
+        limit, threshold = check_limit(limit), check_threshold(threshold)
+        check_flag(exact, "exact")
+        conditions = Conditions(valid_at=check_valid_at(valid_at))
+        source, now_us = self._seen(as_of)
+        runs = source.vector_runs(space)
+        if where is not None:
+            conditions.attributes.append(check_where(where))
+            keys = select(source, conditions, now_us, Trace()).keys()
+            runs = owned(runs, keys, by_these=True)
+        elif (at_us := conditions.valid_at_us(now_us)) is not None:
+            hidden = not_holding(source, at_us)
+            runs = owned(runs, hidden.keys(), by_these=False) if hidden.parts else runs
+        hits = late_interaction.search(runs, source.seq, queries, limit, threshold)
+        return [(format_key(key), score) for key, score in hits]
 
     def _matching(
         self, source: Source, conditions: Conditions, now_us: int

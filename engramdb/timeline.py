@@ -34,7 +34,8 @@ class Timeline(Saving):
         """What became of moment `a` in moment `b`; None is now.
 
         .added, .removed      ids
-        .changed              each with .id, .attributes (name: .old, .new) and .embeddings_changed
+        .changed              each with .id, .attributes (name: .old, .new), .embeddings_changed,
+                              .validity_changed and .vectors_changed (names of spaces)
         .connections          .added, .removed (Connection) and .changed (each with .old, .new)
         """
         before = self._complete(a, "a")
@@ -58,7 +59,8 @@ class Timeline(Saving):
         source = self._past(as_of)
         if reason is None:
             reason = f"restored as of commit {source.seq}"
-        self._engine.commit(restored(source, key, as_of, reason), sync=sync)
+        batch = restored(source, key, as_of, reason, self._engine.latest())
+        self._engine.commit(batch, sync=sync)
 
     def undo(
         self,

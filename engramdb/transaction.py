@@ -63,6 +63,7 @@ class Transaction(Reading):
         self._overlay: Overlay | None = None
         self._saved: list[MemoryNode] = []
         self._own_dimension: int | None = None
+        self._own_widths: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         if self._snapshot is not None:
@@ -98,8 +99,8 @@ class Transaction(Reading):
         """
         node = check_node(node)
         overlay, snapshot = self._writable()
-        batch, dimension = Batch(), self._dimension
-        put_node(batch, node, reason, self._engine, dimension, lambda: snapshot)
+        batch, dimension, widths = Batch(), self._dimension, self._widths
+        put_node(batch, node, reason, self._engine, dimension, lambda: snapshot, widths)
         if expected_seq is not None:
             check_seq(expected_seq, "expected_seq")
             newest = snapshot.newest_seq(MEMORY, node._key)
@@ -109,7 +110,8 @@ class Transaction(Reading):
                     f"not of {expected_seq}; load it again"
                 )
             overlay.expect[MEMORY, node._key] = newest
-        overlay.operations.update(batch.operations)
+        overlay.put_all(batch)
+        self._own_widths = widths
         if dimension is None and node._embeddings is not None:
             self._own_dimension = node._embeddings.size
         self._saved.append(node)
@@ -121,11 +123,12 @@ class Transaction(Reading):
         Raises InvalidInputError naming it. Returns the ids.
         """
         overlay, snapshot = self._writable()
-        batch, listed = Batch(), check_nodes(nodes)
+        batch, listed, widths = Batch(), check_nodes(nodes), self._widths
         self._own_dimension = put_nodes(
-            batch, listed, reason, self._engine, self._dimension, lambda: snapshot
+            batch, listed, reason, self._engine, self._dimension, lambda: snapshot, widths
         )
-        overlay.operations.update(batch.operations)
+        overlay.put_all(batch)
+        self._own_widths = widths
         self._saved += listed
         return [node.id for node in listed]
 
@@ -191,6 +194,10 @@ class Transaction(Reading):
     @property
     def _dimension(self) -> int | None:
         return self._engine.dimension or self._own_dimension
+
+    @property
+    def _widths(self) -> dict[str, int]:
+        return self._own_widths | self._engine.spaces
 
     def _node(self, source: Source, record: Record) -> MemoryNode:
         if record.seq != UNSAVED:

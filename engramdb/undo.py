@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import cast
 
+from engramdb.carried import Wanted, mind_others, put_rows, put_vectors, read_vectors
 from engramdb.errors import ConflictError, InvalidInputError, MemoryNotFoundError
 from engramdb.lsm import StorageEngine
-from engramdb.lsm.records import MEMORY, META, NO_VECTOR, TOMBSTONE, Batch, Edge, Record
+from engramdb.lsm.records import (
+    MEMORY,
+    META,
+    NO_VECTOR,
+    TOMBSTONE,
+    Batch,
+    Edge,
+    Record,
+    Vector,
+    space_of,
+)
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.model.attributes import decode_memory, encode_memory
 from engramdb.model.identifiers import format_key
@@ -51,6 +62,7 @@ def _inverse(
     """For each record: its state as of `before_seq`, if it has no version after `newest_seq`."""
     before, now = engine.at(before_seq, partial=True), engine.latest()
     batch = Batch()
+    carried: list[tuple[Edge, Vector]] = []
     for record_class, key in sorted(names):  # the same conflict is named however files are merged
         newest = None if record_class == META else now.find(record_class, key)
         if newest is None:  # bookkeeping, or purged since
@@ -65,10 +77,13 @@ def _inverse(
         if old is None:
             if not gone:
                 _remove(batch, newest)
+        elif isinstance(old, Edge) and old.vector != NO_VECTOR:
+            carried.append((old, before.vector(old.vector)))
         elif isinstance(old, Edge):
             batch.put_edge(old.source, old.target, old.type, old.strength, old.payload)
         else:
             put_again(batch, before, old, reason)
+    put_rows(batch, carried)
     batch.guards.append(lambda latest: keeps_ends(batch, latest))
     return batch
 
@@ -82,24 +97,33 @@ def _remove(batch: Batch, newest: Record | Edge) -> None:
 
 def _show(newest: Record | Edge) -> str:
     if isinstance(newest, Edge):
+        space = space_of(newest.type)
+        if space is not None:
+            return f"the vector of the memory {format_key(newest.source)} in the space {space!r}"
         return f"the connection from {format_key(newest.source)} to {format_key(newest.target)}"
     return f"the memory {format_key(newest.key)}"
 
 
-def restored(source: Snapshot, key: bytes, moment: object, reason: str | None) -> Batch:
-    """The batch that writes a memory anew as it is in `source`."""
+def restored(
+    source: Snapshot, key: bytes, moment: object, reason: str | None, latest: Snapshot
+) -> Batch:
+    """The batch that writes a memory anew as it is in `source`, over what there is in `latest`."""
     record = cast(Record | None, source.get(MEMORY, key))
     if record is None:
         raise MemoryNotFoundError(format_key(key), f" as of {moment}")
     batch = Batch()
     put_again(batch, source, record, reason)
+    spaces = decode_memory(record.payload).spaces or {}
+    wanted = Wanted(key, *read_vectors(source, key, spaces))
+    put_vectors(batch, wanted, latest)
+    mind_others(batch, [wanted], latest.seq)
     return batch
 
 
 def put_again(batch: Batch, source: Source, record: Record, reason: str | None) -> None:
     """Write an old version anew. Its vector is not stored again if it need not be."""
     was = decode_memory(record.payload)
-    payload = encode_memory(was.creation_us, reason, was.attributes, was.validity)
+    payload = encode_memory(was.creation_us, reason, was.attributes, was.validity, was.spaces)
     if record.vector == NO_VECTOR:
         batch.put(record.key, payload)
     else:

@@ -10,6 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from engramdb.carried import (
+    are_gone,
+    check_widths,
+    delete_vectors,
+    forget,
+    put_vectors,
+    rows_by_space,
+    wanted_of,
+)
 from engramdb.errors import InvalidInputError, MemoryNotFoundError
 from engramdb.lsm import StorageEngine
 from engramdb.lsm.records import (
@@ -40,12 +49,18 @@ def put_node(
     engine: StorageEngine,
     dimension: int | None,
     latest: Callable[[], Source],
+    widths: dict[str, int] | None = None,
 ) -> None:
-    """Write a memory. A vector that its newest version has already is not stored again.
+    """Write a memory. A vector that its newest version has already is not stored again. `widths`:
+    the lengths of vectors in named spaces, to which new ones are added; None: the engine's.
 
     Raises InvalidInputError naming the part of the node.
     """
-    payload = encode_memory(node._creation_us, reason, node._attributes, node._validity)
+    spaces = None
+    if node._vectors:
+        check_widths(node._vectors, engine.spaces if widths is None else widths)
+        spaces = rows_by_space(node._vectors)
+    payload = encode_memory(node._creation_us, reason, node._attributes, node._validity, spaces)
     vector, shares = node._embeddings, NO_VECTOR
     if vector is not None:
         if vector.size != dimension and dimension is not None:
@@ -54,7 +69,14 @@ def put_node(
             shares = node._stored_vector
             if shares == NO_VECTOR:
                 shares = node._stored_vector = _same_vector(latest(), node)
+    is_again = (MEMORY, node._key) in batch.operations
     batch.put(node._key, payload, vector, shares)
+    if node._vectors or engine.has_spaces:
+        if is_again:
+            forget(batch, {node._key})
+        put_vectors(batch, wanted_of(node, is_stored=is_stored_in(node, engine)), latest())
+    else:
+        batch.knows_no_spaces = True
 
 
 def put_nodes(
@@ -64,14 +86,16 @@ def put_nodes(
     engine: StorageEngine,
     dimension: int | None,
     latest: Callable[[], Source],
+    widths: dict[str, int] | None = None,
 ) -> int | None:
-    """Write memories; returns the length of their vectors. Raises InvalidInputError naming
-    nodes[i] and what of it is wrong."""
+    """Write memories; see put_node. Returns the length of their vectors. Raises InvalidInputError
+    naming nodes[i] and what of it is wrong."""
+    widths = engine.spaces if widths is None else widths
     for position, node in enumerate(nodes):
         if type(node) is not MemoryNode:
             check_node(node, f"nodes[{position}]")
         try:
-            put_node(batch, node, reason, engine, dimension, latest)
+            put_node(batch, node, reason, engine, dimension, latest, widths)
         except InvalidInputError as error:
             if error.argument == "reason":
                 raise
@@ -94,11 +118,13 @@ def _same_vector(source: Source, node: MemoryNode) -> int:
 
 
 def delete_memory(batch: Batch, source: Source, key: bytes) -> bool:
-    """Tombstone a memory and all connections from it and to it. False if it is not there."""
+    """Tombstone a memory, its vectors in named spaces, and all connections from it and to it. False
+    if it is not there."""
     if source.get(MEMORY, key) is None:
         return False
     for edge in (*source.edges_from(key), *source.edges_to(key)):
         batch.delete_edge(edge.source, edge.target, edge.type)
+    delete_vectors(batch, source, key)
     batch.delete(key)
     return True
 
@@ -157,4 +183,6 @@ def keeps_ends(batch: Batch, source: Source) -> bool:
                 written = operations.get((EDGE, edge.key))
                 if written is None or written.kind == PUT:
                     return False
+            if not are_gone(batch, source, key):
+                return False
     return True

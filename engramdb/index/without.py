@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.lsm import VectorRun
-from engramdb.lsm.keys import U64, Rows
+from engramdb.lsm.keys import U64, KeyMatrix, Rows, distinct, positions, split
 
 Floats32 = npt.NDArray[np.float32]
 
@@ -52,6 +52,10 @@ class Without:
         """The 16-byte keys of these rows."""
         return self._run.keys(rows)
 
+    def owners(self) -> tuple[U64, U64]:
+        """(high, low): the keys of all rows."""
+        return self._run.owners()
+
 
 def without(runs: list[VectorRun], numbers: U64) -> list[VectorRun]:
     """The runs, without the vectors of these numbers."""
@@ -60,4 +64,14 @@ def without(runs: list[VectorRun], numbers: U64) -> list[VectorRun]:
         rows = run.rows_of(numbers)
         rows = rows[rows >= 0]
         rest.append(Without(run, rows) if len(rows) else run)
+    return rest
+
+
+def owned(runs: list[VectorRun], keys: KeyMatrix, *, by_these: bool) -> list[VectorRun]:
+    """The runs, with only the vectors of these memories, or with only those of all others."""
+    high, low = distinct(*split(keys))
+    rest: list[VectorRun] = []
+    for run in runs:
+        theirs = positions(high, low, *run.owners()) >= 0
+        rest.append(Without(run, np.flatnonzero(theirs != by_these)))
     return rest

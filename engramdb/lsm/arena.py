@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.lsm.columns import RANGE, RAW, Column
-from engramdb.lsm.keys import U64, Rows
+from engramdb.lsm.keys import U64, Rows, from_list, split
 from engramdb.lsm.marks import Marks
 from engramdb.lsm.records import NEVER, Vector
 from engramdb.lsm.vector_file import Matrix, extreme, inverse, norms_of
@@ -109,6 +109,12 @@ class Arena:
     def vector(self, row: int) -> Vector:
         """A read-only copy of one vector."""
         copy: Vector = self._matrix[row].copy()
+        copy.flags.writeable = False
+        return copy
+
+    def vectors(self, first_row: int, last_row: int) -> Matrix:
+        """A read-only copy of the vectors [first_row, last_row)."""
+        copy: Matrix = self._matrix[first_row:last_row].copy()
         copy.flags.writeable = False
         return copy
 
@@ -226,6 +232,14 @@ class ArenaRun:
         elif self._start:
             dead = dead - self._start
         return dead if len(dead) else None
+
+    def owners(self) -> tuple[U64, U64]:
+        """(high, low): the memory that each row belongs to."""
+        keys = self._arena.keys
+        if self._chosen is None:
+            return split(from_list(keys[self._start : self.until]))
+        high, low = split(from_list(keys[: self.until]))
+        return high[self._chosen], low[self._chosen]
 
     def keys(self, rows: Rows) -> list[bytes]:
         """The memories that these rows belong to."""

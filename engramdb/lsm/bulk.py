@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import ClosedError, EngramError, InvalidInputError
-from engramdb.lsm.committer import check_vector
 from engramdb.lsm.core import Core
 from engramdb.lsm.flush import flush_table
 from engramdb.lsm.keys import KeyMatrix, Rows, split, to_list
@@ -33,6 +32,7 @@ from engramdb.lsm.rewrite import (
     write_vectors,
 )
 from engramdb.lsm.rows import EdgeColumns, RowColumns
+from engramdb.lsm.spaces import check_dimension
 from engramdb.lsm.supersede import Superseder
 from engramdb.lsm.vector_file import Matrix, VectorColumns, norms_of
 from engramdb.lsm.version import State
@@ -71,7 +71,7 @@ def check_columns(batch: ColumnBatch, dimension: int | None) -> Rows:
             raise InvalidInputError(
                 "embeddings", f"shape {batch.vectors.shape} for {count} memories"
             )
-        check_vector(batch.vectors[0], dimension)
+        check_dimension(batch.vectors.shape[1], dimension)
     longest = max(map(len, batch.payloads))
     if longest > PAYLOAD_BYTES_MAX:
         raise InvalidInputError(

@@ -29,7 +29,6 @@ from engramdb.errors import (
 from engramdb.lsm import planner
 from engramdb.lsm.core import Core
 from engramdb.lsm.limits import (
-    DIMENSION_MAX,
     FROZEN_STALL,
     PAYLOAD_BYTES_MAX,
     RUNS_STALL,
@@ -44,13 +43,15 @@ from engramdb.lsm.records import (
     NO_VECTOR,
     PATCH,
     PUT,
+    TOMBSTONE,
     Batch,
     Commit,
     GuardFailed,
     Operation,
-    Vector,
+    is_connection,
 )
 from engramdb.lsm.snapshot import Snapshot
+from engramdb.lsm.spaces import Table, with_vector_of
 from engramdb.lsm.supersede import kill_vector, newest_vector, supersede
 from engramdb.lsm.version import State, Version
 
@@ -109,7 +110,7 @@ class Committer:
                 if sync and done.seq > core.manifest.last_seq:
                     core.sync_log()  # the first time it may not have been asked for
                 return done
-        _check(batch, core.space)
+        _check(batch, core.spaces)
         request = _Request(batch, key, sync)
         version = core.state.version
         request.operations = _resolved(batch, version)
@@ -268,6 +269,8 @@ class Committer:
 
     def _prepare(self, request: _Request) -> Commit | None:
         core, batch = self._core, request.batch
+        if batch.knows_no_spaces and len(core.spaces) > 1:
+            raise GuardFailed
         if batch.expect or batch.guards or request.key is not None:
             sequenced = core.sequenced()
             if request.key is not None:
@@ -287,18 +290,17 @@ class Committer:
             operations = _resolved(batch, core.state.version)
             if [o.shares for o in operations] != [o.shares for o in request.operations]:
                 request.operations, request.body = operations, b""
-        space = core.space
+        spaces = core.spaces
         for operation in request.operations:
-            if operation.vector is not None and len(operation.vector) != space:
-                # the first vector of all, or a race for being the first
-                space = check_vector(operation.vector, space)
+            if operation.vector is not None:  # maybe the first of its space, or in a race for that
+                spaces = with_vector_of(spaces, operation)
         request.number = Commit(core.last_seq + 1, core.next_time())
         if request.key is not None:
             stamp = b"".join(part.to_bytes(8, "little") for part in request.number)
             request.operations = [*request.operations, Operation(META, request.key, PUT, stamp)]
             request.body = b""
         request.body = request.body or encode_body(request.operations)
-        core.space = space
+        core.spaces = spaces
         return None
 
     def _sequence(self, request: _Request, seed: int, synced: int) -> tuple[Commit, bytes]:
@@ -336,7 +338,11 @@ class Committer:
         if operation.vector is not None:
             number = core.next_vector
             core.next_vector = number + 1
-            active.append_vector(operation.vector, number, key, seq)
+            if record_class == EDGE:
+                owner, space = operation.owner, operation.space
+                active.append_vector(operation.vector, number, owner, seq, space)
+            else:
+                active.append_vector(operation.vector, number, key, seq)
         active.append(operation, seq, time, number)
         if before != NO_VECTOR and before != number:
             kill_vector(version, before, seq)
@@ -359,7 +365,7 @@ def _committed(snapshot: Snapshot, key: bytes) -> Commit | None:
     return Commit(int.from_bytes(stamp[:8], "little"), int.from_bytes(stamp[8:], "little"))
 
 
-def _check(batch: Batch, dimension: int | None) -> None:
+def _check(batch: Batch, spaces: Table) -> None:
     if not batch.operations:
         raise InvalidInputError("batch", "it holds no operation")
     for operation in batch.operations.values():
@@ -371,22 +377,21 @@ def _check(batch: Batch, dimension: int | None) -> None:
                 f"{len(operation.payload):,} bytes encoded, at most {PAYLOAD_BYTES_MAX:,}",
             )
         if operation.vector is not None:
-            dimension = check_vector(operation.vector, dimension)
-        if operation.record_class == EDGE and len(operation.type.encode()) > TYPE_BYTES_MAX:
-            raise InvalidInputError("relationship_type", f"at most {TYPE_BYTES_MAX} bytes")
+            spaces = with_vector_of(spaces, operation)
+        if operation.record_class == EDGE:
+            _check_edge(operation)
 
 
-def check_vector(vector: Vector, dimension: int | None) -> int:
-    """The dimension that every vector must have. Raises InvalidInputError."""
-    if not 1 <= len(vector) <= DIMENSION_MAX:
-        raise InvalidInputError(
-            "embeddings", f"dimension {len(vector)}, but it must be from 1 to {DIMENSION_MAX}"
-        )
-    if dimension is not None and len(vector) != dimension:
-        raise InvalidInputError(
-            "embeddings", f"dimension {len(vector)}, but this database has dimension {dimension}"
-        )
-    return len(vector)
+def _check_edge(operation: Operation) -> None:
+    if len(operation.type.encode()) > TYPE_BYTES_MAX:
+        raise InvalidInputError("relationship_type", f"at most {TYPE_BYTES_MAX} bytes")
+    if is_connection(operation.type):
+        if operation.vector is not None:
+            raise InvalidInputError("relationship_type", "an edge of this type carries no vector")
+    elif operation.source != operation.target or operation.shares != NO_VECTOR:
+        raise InvalidInputError("relationship_type", "a memory's vector is an edge to itself")
+    elif (operation.vector is None) != (operation.kind == TOMBSTONE):
+        raise InvalidInputError("relationship_type", "it is reserved for edges that carry a vector")
 
 
 def _check_expectations(batch: Batch, snapshot: Snapshot) -> None:

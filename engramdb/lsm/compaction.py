@@ -17,7 +17,7 @@ from engramdb.lsm.core import Core
 from engramdb.lsm.keys import Rows
 from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.payloads import Payloads
-from engramdb.lsm.planner import plan_segments, plan_vectors
+from engramdb.lsm.planner import by_space, plan_segments, plan_vectors
 from engramdb.lsm.records import MEMORY, NEVER
 from engramdb.lsm.retention import KeepAll
 from engramdb.lsm.rewrite import (
@@ -50,11 +50,19 @@ def compact_once(core: Core) -> bool:
         if stretch is not None:
             merge_segments(core, version.segments[slice(*stretch)])
             return True
-        stretch = plan_vectors(version.vectors, core.options.fan_in, core.manifest.last_seq)
+        files = _vectors_to_merge(core)
+        if files:
+            merge_vectors(core, files)
+        return bool(files)
+
+
+def _vectors_to_merge(core: Core) -> list[VectorFile]:
+    """The vector files to rewrite next, all of one space; none if there is nothing to do."""
+    for files in by_space(core.state.version.vectors):
+        stretch = plan_vectors(files, core.options.fan_in, core.manifest.last_seq)
         if stretch is not None:
-            merge_vectors(core, version.vectors[slice(*stretch)])
-            return True
-        return False
+            return files[slice(*stretch)]
+    return []
 
 
 def compact_all(core: Core) -> None:
@@ -68,12 +76,8 @@ def compact_all(core: Core) -> None:
         for file in core.state.version.vectors:
             if file.entry.unreferenced:
                 merge_vectors(core, (file,))
-        while (
-            stretch := plan_vectors(
-                core.state.version.vectors, core.options.fan_in, core.manifest.last_seq
-            )
-        ) is not None:
-            merge_vectors(core, core.state.version.vectors[slice(*stretch)])
+        while files := _vectors_to_merge(core):
+            merge_vectors(core, files)
 
 
 def merge_segments(core: Core, inputs: Sequence[Segment]) -> None:
@@ -85,7 +89,7 @@ def merge_segments(core: Core, inputs: Sequence[Segment]) -> None:
 
 
 def merge_vectors(core: Core, inputs: Sequence[VectorFile]) -> None:
-    """Rewrite vector files. Under the compaction lock."""
+    """Rewrite vector files of one space. Under the compaction lock."""
     try:
         _merge_vectors(core, inputs)
     except (OSError, EngramError) as error:
@@ -229,7 +233,8 @@ def _merge_vectors(core: Core, inputs: Sequence[VectorFile]) -> None:
             made[mine] = file.matrix[rows[mine] - bases[i]]
         return made
 
-    written = write_vectors(core, columns, inputs[0].dimension, take, keep)
+    space = inputs[0].entry.space
+    written = write_vectors(core, columns, inputs[0].dimension, take, keep, space)
     with core.manifest_lock:
         outputs = [open_vectors(core, part.entry) for part in written]
         carrier = Carrier()

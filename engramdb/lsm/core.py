@@ -20,6 +20,7 @@ import msgspec
 
 from engramdb.errors import ClosedError, EngramError, ReadOnlyError, StoragePoisonedError
 from engramdb.lsm import manifest as manifests
+from engramdb.lsm import spaces
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.environment import Environment, File, Lock, forking
 from engramdb.lsm.environment.base import Mode
@@ -29,6 +30,7 @@ from engramdb.lsm.log_writer import LogWriter, Shown, encode_visible
 from engramdb.lsm.manifest import FileEntry, Manifest, SegmentEntry, VectorEntry
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.options import OS, Options
+from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.lsm.segment import Segment
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.lsm.vector_file import VectorFile
@@ -85,7 +87,7 @@ class Core:
         self.manifest_lock = threading.Lock()
         self.write_lock = threading.Lock()
         self.room = threading.Condition(self.write_lock)  # told when a flush or merge is done
-        self.space = manifest.spaces[0].dimension if manifest.spaces else options.dimension
+        self.spaces = spaces.table_of(manifest.spaces, options.dimension)
         self._next_file = next_file
         self._number_lock = threading.Lock()
         self._predecessor = predecessor
@@ -172,6 +174,15 @@ class Core:
         while error is not None:
             error.__traceback__ = None
             error = error.__cause__ or error.__context__
+
+    @property
+    def space(self) -> int | None:
+        """The dimension of the default space; None until its first vector."""
+        return self.spaces[DEFAULT_SPACE] or None
+
+    @space.setter
+    def space(self, dimension: int | None) -> None:
+        self.spaces = {**self.spaces, DEFAULT_SPACE: dimension or 0}
 
     def has_work(self) -> bool:
         """Whether inline maintenance has something to do."""
@@ -360,10 +371,9 @@ class Core:
                 self.environment.sync_directory(f"{self.directory}/{name}")
             with self._number_lock:
                 next_file = self._next_file
-            # not from what commits said that may yet be lost: from what the files hold
-            spaces = self.manifest.spaces
-            if not spaces and vectors:
-                spaces = [manifests.Space("", vectors[0].dimension)]
+            listed = spaces.listed(self.manifest.spaces, self.spaces, vector_entries)
+            if len(listed) > 1:
+                changes["features"] = sorted({*self.manifest.features, manifests.SPACES})
             manifest = msgspec.structs.replace(
                 self.manifest,
                 number=self.manifest.number + 1,
@@ -375,7 +385,7 @@ class Core:
                 log_floor=log_floor,
                 segments=segment_entries,
                 vectors=vector_entries,
-                spaces=spaces,
+                spaces=listed,
                 **changes,
             )
             manifests.publish(self.environment, self.directory, manifest)

@@ -4,9 +4,10 @@ whose. Checksums tell that a file holds what was written; this tells that what w
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from engramdb.lsm.keys import U64, Rows, from_list, join, split
-from engramdb.lsm.records import NEVER, NO_VECTOR
+from engramdb.lsm.records import EDGE, NEVER, NO_VECTOR, TOMBSTONE
 from engramdb.lsm.rows import RowColumns
 from engramdb.lsm.version import State
 
@@ -55,10 +56,11 @@ def _check_ends(rows: RowColumns, names: list[str], source: Rows, floor: int) ->
 
 
 def _check_vectors(rows: RowColumns, names: list[str], source: Rows, state: State) -> list[str]:
-    number, high, low, born, dead = _vectors(state)
+    number, high, low, born, dead, space = _vectors(state)
+    problems = _check_carriers(rows, names, source)
     used = np.flatnonzero(rows.vector != np.uint64(NO_VECTOR))
     if not len(used):
-        return []
+        return problems
     if len(np.unique(number)) != len(number):
         return ["a vector number is in two vector files"]
     if not len(number):
@@ -66,10 +68,14 @@ def _check_vectors(rows: RowColumns, names: list[str], source: Rows, state: Stat
     at = np.minimum(np.searchsorted(number, rows.vector[used]), len(number) - 1)
     wrong = np.zeros(len(rows), np.bool_)
     wrong[used] = number[at] != rows.vector[used]
-    problems = _named(rows, names, source, wrong, "has a vector that is in no vector file")
+    problems += _named(rows, names, source, wrong, "has a vector that is in no vector file")
     alien = np.zeros(len(rows), np.bool_)
-    alien[used] = ~wrong[used] & ((high[at] != rows.high[used]) | (low[at] != rows.low[used]))
+    owner_high, owner_low = rows.owners()
+    alien[used] = ~wrong[used] & ((high[at] != owner_high[used]) | (low[at] != owner_low[used]))
     problems += _named(rows, names, source, alien, "has the vector of another memory")
+    astray = np.zeros(len(rows), np.bool_)
+    astray[used] = ~wrong[used] & (space[at] != rows.spaces()[used])
+    problems += _named(rows, names, source, astray, "has a vector of another space")
     by_vector = used[np.lexsort((rows.seq[used], rows.vector[used]))]
     _, first, count = np.unique(rows.vector[by_vector], return_index=True, return_counts=True)
     begins, ends = by_vector[first], by_vector[first + count - 1]
@@ -87,27 +93,43 @@ def _check_vectors(rows: RowColumns, names: list[str], source: Rows, state: Stat
     return problems + _named(rows, names, source, gone, "does not end when its vector does")
 
 
-def _vectors(state: State) -> tuple[U64, U64, U64, U64, U64]:
-    """number, key as high and low, born and dead of every vector, by number."""
+def _check_carriers(rows: RowColumns, names: list[str], source: Rows) -> list[str]:
+    """An edge has a vector if its type says that it carries one, and it is no tombstone."""
+    edges = rows.record_class == EDGE
+    if not bool(edges.any()):
+        return []
+    carries = np.array([name is not None for name in rows.spaces()], np.bool_) & edges
+    has = rows.vector != np.uint64(NO_VECTOR)
+    wrong = edges & (has != (carries & (rows.kind != TOMBSTONE)))
+    return _named(rows, names, source, wrong, "has a vector too few or too many")
+
+
+def _vectors(state: State) -> tuple[U64, U64, U64, U64, U64, npt.NDArray[np.object_]]:
+    """number, key as high and low, born, dead and space of every vector, by number."""
     parts: list[tuple[U64, ...]] = []
+    spaces: list[npt.NDArray[np.object_]] = [np.empty(0, np.object_)]
     for file in state.version.vectors:
         columns = file.columns()
         parts.append((columns.number, columns.high, columns.low, columns.born, columns.dead))
+        spaces.append(np.full(len(columns), file.space, np.object_))
     for table in state.version.tables():
-        arena = table.arena
-        if arena is not None and arena.rows:
+        for space, arena in table.arenas.items():
             count = arena.rows
+            if not count:
+                continue
             high, low = split(from_list(arena.keys[:count]))
             numbers = np.array(arena.numbers[:count], np.uint64)
             born = np.array(arena.born[:count], np.uint64)
             parts.append((numbers, high, low, born, arena.deaths()[:count]))
+            spaces.append(np.full(count, space, np.object_))
+    named = np.concatenate(spaces)
     if not parts:
         none = np.empty(0, np.uint64)
-        return none, none, none, none, none
+        return none, none, none, none, none, named
     number, high, low, born, dead = (np.concatenate(column) for column in zip(*parts, strict=True))
     dead = np.where(dead > np.uint64(state.seq), np.uint64(NEVER), dead)
     order = np.argsort(number, kind="stable")
-    return number[order], high[order], low[order], born[order], dead[order]
+    return number[order], high[order], low[order], born[order], dead[order], named[order]
 
 
 def _named(

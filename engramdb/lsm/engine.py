@@ -350,7 +350,7 @@ class StorageEngine:
                     core.environment, core.directory, core.options, core.cache, core
                 )
             if recovered.state.seq >= core.state.seq:  # VISIBLE was unreadable: keep what we have
-                core.manifest, core.space = manifest, recovered.dimension
+                core.manifest, core.spaces = manifest, recovered.spaces
                 core.state = recovered.state
         return core.state.seq
 
@@ -360,6 +360,16 @@ class StorageEngine:
     def dimension(self) -> int | None:
         """Of all vectors; None until the first one."""
         return self._core.space
+
+    @property
+    def spaces(self) -> dict[str, int]:
+        """The dimension of each vector space that has had a vector, by name; "" is the default."""
+        return {name: dimension for name, dimension in self._core.spaces.items() if dimension}
+
+    @property
+    def has_spaces(self) -> bool:
+        """Whether there is any space with a name."""
+        return len(self._core.spaces) > 1
 
     @property
     def last_seq(self) -> int:

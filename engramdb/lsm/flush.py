@@ -63,7 +63,11 @@ def _flush(core: Core, table: Memtable, manifest_lock: Guard, write_lock: Guard)
         memories = kept.order[kept.rows.record_class == MEMORY]
         attributes = table.attributes(count, core.options.columns_of).take(memories)
     entry = write_rows(core, kept.rows, _gather(payloads, kept.order), attributes)
-    vectors = _write_arena(core, table.arena, kept, flushed_seq) if table.arena else []
+    vectors = [
+        (arena, written)
+        for space, arena in table.arenas.items()
+        for written in _write_arena(core, arena, space, kept, flushed_seq)
+    ]
     with manifest_lock:
         carrier = Carrier()
         segments = core.state.version.segments
@@ -71,12 +75,11 @@ def _flush(core: Core, table: Memtable, manifest_lock: Guard, write_lock: Guard)
             segment = open_segment(core, entry)
             segments = (*segments, segment)
         files = core.state.version.vectors
-        for written in vectors:
+        for arena, written in vectors:
             file = open_vectors(core, written.entry)
             files = (*files, file)
-            assert table.arena is not None
-            positions = inverse_order(written.order, table.arena.rows)
-            carrier.add(table.arena.marks, [(file.marks, positions)])
+            positions = inverse_order(written.order, arena.rows)
+            carrier.add(arena.marks, [(file.marks, positions)])
         floor = max(core.manifest.history_floor, kept.floor)
         with write_lock:
             remaining = core.state.version
@@ -117,7 +120,9 @@ def _gather(payloads: Payloads, order: Rows) -> Iterator[Payloads]:
         yield payloads.take(order[start:stop])
 
 
-def _write_arena(core: Core, arena: Arena, kept: Kept, flushed_seq: int) -> list[WrittenVectors]:
+def _write_arena(
+    core: Core, arena: Arena, space: str, kept: Kept, flushed_seq: int
+) -> list[WrittenVectors]:
     matrix, norms = arena.block()
     high, low = split(from_list(arena.keys))
     numbers = np.array(arena.numbers, np.uint64)
@@ -126,4 +131,5 @@ def _write_arena(core: Core, arena: Arena, kept: Kept, flushed_seq: int) -> list
     born = np.array(arena.born, np.uint64)
     keep = referenced(numbers, [kept.rows.vector])
     columns = VectorColumns(numbers, high, low, born, dead, norms)
-    return write_vectors(core, columns, arena.dimension, lambda rows: matrix[rows], keep)
+    number = list(core.spaces).index(space)
+    return write_vectors(core, columns, arena.dimension, lambda rows: matrix[rows], keep, number)

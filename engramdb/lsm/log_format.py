@@ -22,7 +22,7 @@
         60  u32 zero
     body
          0  u32 vectors (m)
-         4  u32 dimension, 0 if m is 0
+         4  u32 dimension, 0 if m is 0, 2**32-1 if some of them are vectors of edges
          8  u32 edges (e)
         12  u32 payload bytes
         16  n x u8  class, then n x u8 kind, zero-padded to 8
@@ -32,7 +32,8 @@
             payloads one after another, zero-padded to 8
             for edges: e x 16s source, e x 16s target, e x f64 strength, e x u32 type length, padded
                        to 8, types (UTF-8) one after another, padded to 8
-            m x dimension x f32 vectors, zero-padded to 8
+            m x dimension x f32 vectors, zero-padded to 8; if the dimension is 2**32-1: before them
+                       m x u32 dimensions, zero-padded to 8
 The seed is the xxh3-64 of database uuid and log number: a record of another log, or of another
 database, does not check out here. A log is written on zeros that were synced before (overwriting is
 almost twice as fast to sync as appending), so after the last record stand zeros.
@@ -54,6 +55,7 @@ MAGIC: Final = b"ENGRAMWL"
 VERSION: Final = 1
 RECORD_MAGIC: Final = int.from_bytes(b"EREC", "little")
 OWN_VECTOR: Final = 2**64 - 1
+EACH_ITS_OWN: Final = 2**32 - 1  # dimension: each vector tells its own, and an edge may have one
 
 FILE_HEADER: Final = struct.Struct("<8sII16sQQQQ")
 RECORD_HEADER: Final = struct.Struct("<IIQQqQQQII")
@@ -155,6 +157,8 @@ def encode_body(operations: list[Operation]) -> bytes:
     edges = [operation for operation in operations if operation.record_class == EDGE]
     payload = b"".join(payloads)
     dimension = len(vectors[0]) if vectors else 0
+    if any(o.vector is not None and o.record_class == EDGE for o in operations):
+        dimension = EACH_ITS_OWN
     flags = bytes([operation.record_class for operation in operations]) + bytes(
         [operation.kind for operation in operations]
     )
@@ -187,8 +191,13 @@ def encode_body(operations: list[Operation]) -> bytes:
             listed,
             _PADS[len(listed) & 7],
         ]
+    floats = len(vectors) * dimension
+    if dimension == EACH_ITS_OWN:
+        widths = np.fromiter(map(len, vectors), "<u4", len(vectors))
+        floats = int(widths.sum())
+        parts += [widths.tobytes(), _PADS[4 * len(vectors) & 7]]
     parts += [vector.tobytes() for vector in vectors]
-    if len(vectors) * dimension & 1:
+    if floats & 1:
         parts.append(bytes(4))
     return _checked(b"".join(parts))
 

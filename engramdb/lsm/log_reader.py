@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from engramdb.lsm.environment import File
 from engramdb.lsm.keys import U64, Rows
 from engramdb.lsm.limits import DIMENSION_MAX, PAYLOAD_BYTES_MAX, TIME_MAX, VECTOR_NUMBER_MAX
 from engramdb.lsm.log_format import (
+    EACH_ITS_OWN,
     OWN_VECTOR,
     PREFIX,
     RECORD_HEADER,
@@ -32,7 +33,7 @@ from engramdb.lsm.log_format import (
     body_sum,
     header_sum,
 )
-from engramdb.lsm.records import CLASSES, EDGE, TOMBSTONE, Ends
+from engramdb.lsm.records import CLASSES, DEFAULT_SPACE, EDGE, TOMBSTONE, Ends, space_of
 from engramdb.lsm.vector_file import Matrix
 
 PIECE_BYTES: Final = 8 * 2**20
@@ -184,11 +185,27 @@ class LogRows:
     payloads: list[bytes] = field(default_factory=list)
     ends: dict[int, Ends] = field(default_factory=dict)
     matrices: list[Matrix] = field(default_factory=list)
+    spaces: list[str] = field(default_factory=list)  # of each matrix
     vector_numbers: list[int] = field(default_factory=list)
     vector_rows: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.seq)
+
+    def vectors(self) -> Iterator[tuple[str, Matrix, list[int], list[int]]]:
+        """Of each matrix: the space, the vectors, their numbers, and the rows that have them."""
+        at = 0
+        for space, matrix in zip(self.spaces, self.matrices, strict=True):
+            until = at + len(matrix)
+            yield space, matrix, self.vector_numbers[at:until], self.vector_rows[at:until]
+            at = until
+
+    def owners(self, places: list[int]) -> list[bytes]:
+        """The memories that the vectors of these rows belong to."""
+        if not self.ends:
+            return [self.keys[row] for row in places]
+        ends = self.ends
+        return [ends[row][0] if row in ends else self.keys[row] for row in places]
 
 
 def decode(data: bytes, records: LogRecords, path: str, base: int = 0) -> LogRows:
@@ -290,6 +307,7 @@ def _decode_singles(
     )
     at = body[with_vector] + 14 + (sizes[with_vector] + 7) // 8 * 2
     rows.matrices.append(windows[at])
+    rows.spaces.append(DEFAULT_SPACE)
     rows.vector_numbers += first[with_vector].tolist()
     rows.vector_rows += (with_vector + base).tolist()
 
@@ -327,14 +345,9 @@ def _decode_batch(data: bytes, record: LogRecord, rows: LogRows) -> None:
     if edges or EDGE in classes:
         at = _decode_ends(data, at, end, edges, classes, base, rows)
     if vectors:
-        if not 1 <= dimension <= DIMENSION_MAX:
-            raise ValueError(f"vectors of dimension {dimension}")
-        rows.matrices.append(
-            np.frombuffer(data, "<f4", vectors * dimension, at).reshape(vectors, dimension)
-        )
+        at = _decode_vectors(data, at, end, dimension, classes, own, base, rows)
         rows.vector_numbers += resolved[own].tolist()
         rows.vector_rows += (own + base).tolist()
-        at += -(-4 * vectors * dimension // 8) * 8
     if at != end:
         raise ValueError("a batch of another length")
     rows.record_class += classes
@@ -342,6 +355,47 @@ def _decode_batch(data: bytes, record: LogRecord, rows: LogRows) -> None:
     rows.seq += [record.seq] * count
     rows.time += [record.time] * count
     rows.vector += resolved.tolist()
+
+
+def _decode_vectors(
+    data: bytes,
+    at: int,
+    end: int,
+    dimension: int,
+    classes: bytes,
+    own: Rows,
+    base: int,
+    rows: LogRows,
+) -> int:
+    """The vectors of the operations `own`. Returns where they end."""
+    count = len(own)
+    spaces = [_space_of(rows, base + row, classes[row]) for row in own.tolist()]
+    widths = [dimension] * count
+    if dimension == EACH_ITS_OWN:
+        if at + 4 * count > end:
+            raise ValueError("more vectors than bytes")
+        widths = np.frombuffer(data, "<u4", count, at).tolist()
+        at += -(-4 * count // 8) * 8
+    elif any(spaces):
+        raise ValueError("vectors of a named space without dimensions of their own")
+    for (space, width), group in groupby(zip(spaces, widths, strict=True)):
+        if not 1 <= width <= DIMENSION_MAX:
+            raise ValueError(f"vectors of dimension {width}")
+        length = len(list(group))
+        matrix = np.frombuffer(data, "<f4", length * width, at).reshape(length, width)
+        rows.matrices.append(matrix)
+        rows.spaces.append(space)
+        at += matrix.nbytes
+    return -(-at // 8) * 8
+
+
+def _space_of(rows: LogRows, row: int, record_class: int) -> str:
+    if record_class != EDGE:
+        return DEFAULT_SPACE
+    space = space_of(rows.ends[row][2])
+    if space is None:
+        raise ValueError("a connection with a vector")
+    return space
 
 
 def _decode_ends(

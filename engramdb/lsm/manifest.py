@@ -30,14 +30,17 @@ from engramdb.lsm.limits import (
     MANIFESTS_KEPT,
     NUMBER_MAX,
     RUN_ROWS_MAX,
+    SPACES_MAX,
     TIME_MAX,
     VECTOR_NUMBER_MAX,
 )
+from engramdb.lsm.records import DEFAULT_SPACE, is_space_name
 from engramdb.lsm.retention import History, KeepAll, KeepFor, KeepLast
 
 MAGIC: Final = b"ENGRAMMF"
 FORMAT: Final = 1
-FEATURES: Final = frozenset[str]()  # what this version understands beyond format 1
+SPACES: Final = "spaces"  # a feature: there are vector spaces with names
+FEATURES: Final = frozenset({SPACES})  # what this version understands beyond format 1
 HEADER: Final = struct.Struct("<8sII16s")
 assert HEADER.size == 32
 _PREFIX: Final = "MANIFEST-"
@@ -84,8 +87,8 @@ class VectorEntry(FileEntry, frozen=True, kw_only=True):
 
 
 class Space(msgspec.Struct, frozen=True):
-    """A vector space: all its vectors have one dimension. Part of the format; so far there is
-    one."""
+    """A vector space: all its vectors have one dimension. The first is the default space, with the
+    name "", whose dimension is 0 if only others have vectors."""
 
     name: str
     dimension: int
@@ -197,8 +200,6 @@ def decode(data: bytes, path: str) -> Manifest:
         raise IncompatibleFormatError(f"{path} needs {sorted(unknown)}: upgrade EngramDB")
     if manifest.history[0] not in _HISTORY_MAX:
         manifest.policy()
-    if len(manifest.spaces) > 1:
-        raise IncompatibleFormatError(f"{path} has several vector spaces: upgrade EngramDB")
     for what, sound in _facts(manifest):
         if not sound:
             raise CorruptionError(path, HEADER.size, what, "something else")
@@ -218,8 +219,7 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, bool]]:
     yield "a history floor up to last_seq", 0 <= manifest.history_floor <= last_seq
     kind, amount = manifest.history
     yield f"a history policy, {kind}", _HISTORY_MIN[kind] <= amount <= _HISTORY_MAX[kind]
-    for space in manifest.spaces:
-        yield "a dimension", 1 <= space.dimension <= DIMENSION_MAX
+    yield from _facts_of_spaces(manifest)
     for name, (seq, time) in manifest.pins.items():
         yield f"a moment of {name!r}", 0 <= seq <= NUMBER_MAX and 0 <= time <= TIME_MAX
     for copy in manifest.copies:
@@ -233,6 +233,18 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, bool]]:
         yield from _facts_of_segment(segment, last_seq)
     for vectors in manifest.vectors:
         yield from _facts_of_vectors(vectors, manifest.spaces)
+
+
+def _facts_of_spaces(manifest: Manifest) -> Iterator[tuple[str, bool]]:
+    spaces = manifest.spaces
+    names = [space.name for space in spaces]
+    yield f"up to {SPACES_MAX} spaces, each once", len(set(names)) == len(names) <= SPACES_MAX
+    yield "the default space first", not names or names[0] == DEFAULT_SPACE
+    yield "names of spaces", all(map(is_space_name, names[1:]))
+    yield "the feature that names of spaces need", len(names) < 2 or SPACES in manifest.features
+    for number, space in enumerate(spaces):
+        least = 0 if number == 0 and len(spaces) > 1 else 1
+        yield "a dimension", least <= space.dimension <= DIMENSION_MAX
 
 
 def _facts_of_file(entry: FileEntry, manifest: Manifest) -> Iterator[tuple[str, bool]]:

@@ -21,6 +21,7 @@ from engramdb.lsm.keys import Rows, from_list, split
 from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import (
     CLASSES,
+    DEFAULT_SPACE,
     EDGE,
     NEVER,
     TOMBSTONE,
@@ -28,6 +29,7 @@ from engramdb.lsm.records import (
     Ends,
     Operation,
     Record,
+    is_connection,
 )
 from engramdb.lsm.rows import EdgeColumns, RowColumns
 
@@ -58,13 +60,14 @@ class Memtable:
         self.payloads: list[bytes] = []
         self.keys: list[bytes] = []
         self.newest: tuple[dict[bytes, int], ...] = tuple({} for _ in CLASSES)
-        self.arena: Arena | None = None
+        self.arenas: dict[str, Arena] = {}  # by space; replaced, not changed: readers go over it
         self.ends: dict[int, Ends] = {}
         self.edge_rows = array("q")
         self.edge_index = EdgeIndex()
         # of each edge only the first row: `newest` leads on to the others
         self.outgoing: dict[bytes, list[int]] = {}
         self.incoming: dict[bytes, list[int]] = {}
+        self.carriers: dict[bytes, list[int]] = {}  # by memory: edges that carry its vectors
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -83,11 +86,13 @@ class Memtable:
         """Whether it should be flushed."""
         return self.bytes_used >= self.bytes_max
 
-    def arena_for(self, dimension: int) -> Arena:
-        """The arena, made when the first vector comes."""
-        if self.arena is None:
-            self.arena = Arena(dimension, self.bytes_max)
-        return self.arena
+    def arena_for(self, dimension: int, space: str = DEFAULT_SPACE) -> Arena:
+        """The arena of a space, made when the first vector comes."""
+        arena = self.arenas.get(space)
+        if arena is None:
+            arena = Arena(dimension, self.bytes_max)
+            self.arenas = {**self.arenas, space: arena}
+        return arena
 
     def find(self, record_class: int, key: bytes, seq: int) -> int:
         """The row of the newest version that is not above this seq, or NO_ROW."""
@@ -132,7 +137,9 @@ class Memtable:
 
     def _append_ends(self, row: int, ends: Ends, *, is_first: bool) -> None:
         self.ends[row] = ends
-        if is_first:
+        if not is_connection(ends[2]):
+            self.carriers.setdefault(ends[0], []).append(row)
+        elif is_first:
             self.outgoing.setdefault(ends[0], []).append(row)
             self.incoming.setdefault(ends[1], []).append(row)
         self.edge_rows.append(row)  # last: a reader counts these
@@ -172,9 +179,10 @@ class Memtable:
         number: int,
         key: bytes,
         seq: int,
+        space: str = DEFAULT_SPACE,
     ) -> None:
-        """Add the vector of the row that is appended next."""
-        arena = self.arena_for(len(vector))
+        """Add the vector of the row that is appended next; it belongs to the memory `key`."""
+        arena = self.arena_for(len(vector), space)
         arena.append(vector, number, key, seq)
         self.bytes_used += 4 * len(vector) + 32
 
@@ -200,6 +208,7 @@ class Memtable:
         """The edges in these rows."""
         keys, seqs, times, kinds = self.keys, self.seq, self.time, self.kind
         payloads, ends, superseded = self.payloads, self.ends, self.superseded
+        vectors = self.vector
         return [
             Edge(
                 keys[row],
@@ -209,6 +218,7 @@ class Memtable:
                 payloads[row],
                 *ends[row],
                 superseded[row],
+                vectors[row],
             )
             for row in rows
         ]
@@ -310,16 +320,13 @@ class Memtable:
         self.seq.extend(rows.seq)
         for row, ends in rows.ends.items():
             self._append_ends(base + row, ends, is_first=previous[row] < 0)
-        at = 0
-        for matrix in rows.matrices:
-            owners = rows.vector_rows[at : at + len(matrix)]
-            self.arena_for(matrix.shape[1]).extend(
+        for space, matrix, numbers, places in rows.vectors():
+            self.arena_for(matrix.shape[1], space).extend(
                 matrix,
-                rows.vector_numbers[at : at + len(matrix)],
-                [rows.keys[row] for row in owners],
-                [rows.seq[row] for row in owners],
+                numbers,
+                rows.owners(places),
+                [rows.seq[row] for row in places],
             )
-            at += len(matrix)
             self.bytes_used += matrix.nbytes + 32 * len(matrix)
         self.bytes_used += _ROW_BYTES * len(rows) + sum(map(len, rows.payloads))
         return np.array(previous, np.int64)

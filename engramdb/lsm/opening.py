@@ -178,7 +178,7 @@ def _core(
         lock=lock,
         predecessor=recovered.predecessor,
     )
-    core.space = recovered.dimension
+    core.spaces = recovered.spaces
     core.truncated_bytes = recovered.truncated_bytes
     return core
 

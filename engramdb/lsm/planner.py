@@ -64,7 +64,17 @@ def backlog(segments: Sequence[Segment], fan_in: int) -> int:
 def is_behind(segments: Sequence[Segment], files: Sequence[VectorFile], fan_in: int) -> bool:
     """Whether there are small neighbours to merge. Looks at no column, so that it can be asked when
     a database is opened."""
-    return backlog(segments, fan_in) > 0 or _small_files(files, fan_in) is not None
+    return backlog(segments, fan_in) > 0 or any(
+        _small_files(some, fan_in) is not None for some in by_space(files)
+    )
+
+
+def by_space(files: Sequence[VectorFile]) -> list[list[VectorFile]]:
+    """The vector files of each space: only those are neighbours, and merged."""
+    groups: dict[str, list[VectorFile]] = {}
+    for file in files:
+        groups.setdefault(file.space, []).append(file)
+    return list(groups.values())
 
 
 def plan_segments(
@@ -85,7 +95,7 @@ def plan_segments(
 def plan_vectors(
     files: Sequence[VectorFile], fan_in: int, flushed_seq: int
 ) -> tuple[int, int] | None:
-    """The stretch [start, stop) of vector files to rewrite next, or None."""
+    """The stretch [start, stop) of vector files, all of one space, to rewrite next, or None."""
     for position, file in enumerate(files):
         if file.entry.unreferenced > _GARBAGE * file.rows:
             return position, position + 1

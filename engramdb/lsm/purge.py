@@ -116,7 +116,8 @@ def _purge(core: Core, targets: _Targets) -> PurgeReport:
         if not bool(gone.any()):
             continue
         versions += int(np.count_nonzero(gone & (columns.record_class == MEMORY)))
-        edge_versions += int(np.count_nonzero(gone & (columns.record_class == EDGE)))
+        carries = np.array([name is not None for name in columns.spaces()], np.bool_)
+        edge_versions += int(np.count_nonzero(gone & ~carries))
         kept = retain(
             core,
             columns,
@@ -142,7 +143,7 @@ def _purge(core: Core, targets: _Targets) -> PurgeReport:
         vectors += int(np.count_nonzero(doomed))
         late = (columns_.dead > np.uint64(flushed_seq)) & (columns_.dead != np.uint64(NEVER))
         columns_.dead = np.where(late, np.uint64(NEVER), columns_.dead)
-        written = write_vectors(core, columns_, file.dimension, take, ~doomed)
+        written = write_vectors(core, columns_, file.dimension, take, ~doomed, file.entry.space)
         vector_swaps.append((file, written))
     if swaps or vector_swaps:
         _swap(core, swaps, vector_swaps, flushed_seq)

@@ -23,8 +23,9 @@ from engramdb.lsm.manifest import FileEntry, Manifest, name_of
 from engramdb.lsm.marks import Marks
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.options import Options
-from engramdb.lsm.records import CLASSES
+from engramdb.lsm.records import CLASSES, DEFAULT_SPACE
 from engramdb.lsm.segment import Segment
+from engramdb.lsm.spaces import Table, table_of
 from engramdb.lsm.supersede import Superseder
 from engramdb.lsm.vector_file import VectorFile
 from engramdb.lsm.version import State, Version
@@ -36,7 +37,7 @@ class Recovered:
 
     state: State
     next_vector: int
-    dimension: int | None
+    spaces: Table
     predecessor: tuple[int, int]  # the last log and how many bytes of it count
     truncated_bytes: int  # of a torn tail that a power cut left
 
@@ -77,6 +78,7 @@ def open_files(
                     vector_entry,
                     read_marks(environment, directory, vector_entry),
                     open_vectors.get(number),
+                    space=manifest.spaces[vector_entry.space].name,
                 )
             )
         unless_all_open.pop_all()
@@ -152,7 +154,7 @@ class Replay:
         self._predecessor = (0, 0)
         self._unused: list[tuple[int, int]] = []  # logs without a record, and their lengths
         self._truncated = 0
-        self._dimension = manifest.spaces[0].dimension if manifest.spaces else None
+        self._spaces: dict[str, int] = {**table_of(manifest.spaces)}
 
     def run(self) -> Recovered:
         """Raises CorruptionError when something is missing that was once synced."""
@@ -191,10 +193,10 @@ class Replay:
                 file.close()
             lengths.append((number, used))
         wanted = self._options.dimension
-        if wanted is not None and self._dimension not in (None, wanted):
-            raise InvalidInputError(
-                "dimension", f"{wanted}, but this database has {self._dimension}"
-            )
+        known = self._spaces[DEFAULT_SPACE]
+        if wanted is not None and known not in (0, wanted):
+            raise InvalidInputError("dimension", f"{wanted}, but this database has {known}")
+        self._spaces[DEFAULT_SPACE] = known or wanted or 0
         if not self._read_only:
             self._change_logs(lengths)
         version = Version(
@@ -206,7 +208,7 @@ class Replay:
         return Recovered(
             State(version, self._seq, self._time, self._manifest.history_floor),
             self._next_vector,
-            self._dimension or wanted,
+            self._spaces,
             self._predecessor,
             self._truncated,
         )
@@ -274,16 +276,18 @@ class Replay:
                 f"commit {records[0].seq}",
             )
         rows = log_reader.decode(data, records, path, base)
-        dimensions = {matrix.shape[1] for matrix in rows.matrices}
-        known = self._dimension
-        if len(dimensions) > 1 or (known is not None and not dimensions <= {known}):
-            raise CorruptionError(
-                path, base + records[0].offset, f"vectors of dimension {known}", dimensions
-            )
-        if dimensions:
-            self._dimension = dimensions.pop()
+        for space, matrix in zip(rows.spaces, rows.matrices, strict=True):
+            dimension = matrix.shape[1]
+            known = self._spaces.get(space) or dimension
+            if dimension != known:
+                raise CorruptionError(
+                    path, base + records[0].offset, f"vectors of dimension {known}", dimension
+                )
+            self._spaces[space] = dimension
+            if space not in table.arenas:
+                table.arena_for(dimension, space).reserve(size // (4 * dimension))
+        if rows.vector_numbers:
             self._next_vector = max(self._next_vector, rows.vector_numbers[-1] + 1)
-            table.arena_for(self._dimension).reserve(size // (4 * self._dimension))
         self._seq, self._time = rows.seq[-1], rows.time[-1]
         return table.load(rows)
 

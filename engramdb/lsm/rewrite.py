@@ -141,10 +141,10 @@ class WrittenVectors:
 
 
 def write_vectors(
-    core: Core, columns: VectorColumns, dimension: int, take: Take, keep: Mask
+    core: Core, columns: VectorColumns, dimension: int, take: Take, keep: Mask, space: int = 0
 ) -> list[WrittenVectors]:
-    """Write the kept vectors, sorted by number: current ones and, if they are many, past ones in a
-    file of their own, which a search of now never touches."""
+    """Write the kept vectors of one space (its number), sorted by their numbers: current ones and,
+    if they are many, past ones in a file of their own, which a search of now never touches."""
     kept = np.flatnonzero(keep)
     kept = kept[np.argsort(columns.number[kept], kind="stable")]
     current = columns.dead[kept] == np.uint64(NEVER)
@@ -152,11 +152,13 @@ def write_vectors(
     groups = [kept]
     if _SPLIT_SHARE * len(kept) < past_count < len(kept):
         groups = [kept[current], kept[~current]]
-    return [_write_group(core, columns, dimension, take, group) for group in groups if len(group)]
+    return [
+        _write_group(core, columns, dimension, take, group, space) for group in groups if len(group)
+    ]
 
 
 def _write_group(
-    core: Core, columns: VectorColumns, dimension: int, take: Take, order: Rows
+    core: Core, columns: VectorColumns, dimension: int, take: Take, order: Rows, space: int
 ) -> WrittenVectors:
     number = core.new_number()
     chosen = columns.take(order)
@@ -178,7 +180,7 @@ def _write_group(
         fingerprint=fingerprint.hex(),
         rows=len(order),
         dimension=dimension,
-        space=0,
+        space=space,
         number_min=int(chosen.number[0]),
         number_max=int(chosen.number[-1]),
     )
@@ -197,7 +199,9 @@ def open_segment(core: Core, entry: SegmentEntry) -> Segment:
 def open_vectors(core: Core, entry: VectorEntry) -> VectorFile:
     """Move a written vector file into place and open it. Under the manifest lock."""
     core.place("vec", entry.number)
-    return VectorFile(core.environment, core.path("vec", entry.number), entry, Marks())
+    space = list(core.spaces)[entry.space]
+    path = core.path("vec", entry.number)
+    return VectorFile(core.environment, path, entry, Marks(), space=space)
 
 
 class Carrier:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, from_list, join, split
-from engramdb.lsm.records import EDGE, Ends
+from engramdb.lsm.records import DEFAULT_SPACE, EDGE, Ends, space_of
 
 U8 = npt.NDArray[np.uint8]
 
@@ -148,6 +148,26 @@ class RowColumns:
             np.concatenate([part.superseded for part in parts]),
             EdgeColumns.concatenate([part.edges for part in parts]),
         )
+
+    def owners(self) -> tuple[U64, U64]:
+        """(high, low) of the memory that the vector of each row belongs to: the row's own key, or
+        the source of an edge."""
+        at = np.flatnonzero(self.record_class == EDGE)
+        if not len(at):
+            return self.high, self.low
+        high, low = self.high.copy(), self.low.copy()
+        high[at], low[at] = self.edges.source_high, self.edges.source_low
+        return high, low
+
+    def spaces(self) -> npt.NDArray[np.object_]:
+        """For each row the name of the space that its vector is in, if it has one; None for a
+        connection."""
+        made = np.full(len(self), DEFAULT_SPACE, np.object_)
+        at = np.flatnonzero(self.record_class == EDGE)
+        if len(at):
+            names = np.array([space_of(name) for name in self.edges.types], np.object_)
+            made[at] = names[self.edges.type_code.astype(np.int64)]
+        return made
 
     def key_starts(self) -> npt.NDArray[np.bool_]:
         """True at the first row of each key; the rows are sorted."""

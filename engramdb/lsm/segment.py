@@ -42,6 +42,7 @@ from engramdb.lsm.records import (
     Edge,
     Record,
     edge_key,
+    is_connection,
 )
 from engramdb.lsm.rows import EdgeColumns, RowColumns
 
@@ -398,7 +399,15 @@ class Segment:
             type_,
             float(edges.strength[at]),
             self.superseded.of(row),
+            self.vector[row],
         )
+
+    @cached_property
+    def carriers(self) -> npt.NDArray[np.bool_] | None:
+        """For each of `edges.types` whether it is that of an edge that carries a vector; None if
+        none is."""
+        carry = [not is_connection(name) for name in self.edges.types]
+        return np.array(carry, np.bool_) if any(carry) else None
 
     def _permutation(self, name: str) -> Rows:
         """A column that holds each number of an edge once."""
@@ -432,14 +441,14 @@ class Segment:
         until[self.kind.take(rows) == np.uint64(TOMBSTONE)] = 0
         return EdgeUntil(until, self.marks, self.ranges[EDGE][0])
 
-    def adjacent(self, key: bytes, *, incoming: bool) -> Rows:
-        """The rows of all versions of the edges that leave (or reach) a memory."""
+    def carriers_of(self, key: bytes) -> Rows:
+        """The rows of all versions of the edges that carry vectors of a memory."""
         start, stop = self.ranges[EDGE]
-        if start == stop:
+        if start == stop or self.carriers is None:
             return np.empty(0, np.int64)
-        ends = self.by_target if incoming else self.by_source
-        first, last = ends.stretch(key)
-        rows: Rows = ends.order[first:last] + start
+        first, last = self.by_source.stretch(key)
+        at = self.by_source.order[first:last]
+        rows: Rows = at[self.carriers[self.edges.type_code[at].astype(np.int64)]] + start
         return rows
 
     def kept_edge(self, row: int, superseded: int) -> Edge:

@@ -1,4 +1,4 @@
-"""The visible edges of one memory, or between two, in a segment."""
+"""The visible connections of one memory, or between two, in a segment."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ _FEW: Final = 64  # up to here one edge after the other is faster than arrays
 
 
 def edges_around(segment: Segment, key: bytes, seq: int, *, incoming: bool) -> list[Edge]:
-    """The edges that leave (or reach) a memory, visible at a seq."""
+    """The connections that leave (or reach) a memory, visible at a seq."""
     start, stop = segment.ranges[EDGE]
     if start == stop:
         return []
     ends = segment.by_target if incoming else segment.by_source
     first, last = ends.stretch(key)
     if last - first > _FEW:
+        return _visible(segment, ends.order[first:last], seq)
+    if segment.carriers is not None:
         return _visible(segment, ends.order[first:last], seq)
     is_born, born = segment.entry.seq_max <= seq, segment.seq
     ends_at, kept_edge = segment.edge_until.view(), segment.kept_edge
@@ -33,8 +35,8 @@ def edges_around(segment: Segment, key: bytes, seq: int, *, incoming: bool) -> l
 
 
 def edges_between(segment: Segment, source: bytes, target: bytes, seq: int) -> list[Edge]:
-    """The edges from one memory to another, visible at a seq. One of the two may have many edges:
-    the other is asked."""
+    """The connections from one memory to another, visible at a seq. One of the two may have many
+    edges: the other is asked."""
     start, stop = segment.ranges[EDGE]
     if start == stop:
         return []
@@ -52,7 +54,10 @@ def edges_between(segment: Segment, source: bytes, target: bytes, seq: int) -> l
 
 
 def _visible(segment: Segment, at: Rows, seq: int) -> list[Edge]:
-    """Those of these edges, by their numbers, that are visible at a seq."""
+    """Those of these edges, by their numbers, that are visible at a seq and carry no vector."""
+    carriers = segment.carriers
+    if carriers is not None:
+        at = at[~carriers[segment.edges.type_code[at].astype(np.int64)]]
     until = segment.edge_until.array()[at]
     rows = at + segment.ranges[EDGE][0]
     visible = until > np.uint64(seq)

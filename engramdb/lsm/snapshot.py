@@ -3,7 +3,7 @@ changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import TracebackType
@@ -15,16 +15,28 @@ import numpy.typing as npt
 from engramdb.errors import ClosedError, CorruptionError, HistoryUnavailableError
 from engramdb.lsm import memory_run
 from engramdb.lsm.adjacency import EdgeRun, SegmentRun
+from engramdb.lsm.arena import Arena
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.edge_index import TableRun
 from engramdb.lsm.keys import U64, KeyMatrix, Rows, split, to_list
 from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.payloads import Payloads
-from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE, Change, Edge, Record, Vector
+from engramdb.lsm.records import (
+    DEFAULT_SPACE,
+    EDGE,
+    MEMORY,
+    TOMBSTONE,
+    Change,
+    Edge,
+    Record,
+    Vector,
+    is_connection,
+)
 from engramdb.lsm.rows import EdgeColumns
 from engramdb.lsm.segment import Segment
 from engramdb.lsm.segment_edges import edges_around, edges_between
+from engramdb.lsm.vector_file import VectorFile
 from engramdb.lsm.version import Version
 
 
@@ -57,6 +69,9 @@ class VectorRun(Protocol):
 
     def keys(self, rows: Rows) -> list[bytes]:
         """The 16-byte keys of these rows."""
+
+    def owners(self) -> tuple[U64, U64]:
+        """(high, low): the keys of all rows."""
 
 
 @dataclass(slots=True)
@@ -244,27 +259,42 @@ class Snapshot:
 
     def vector(self, number: int) -> Vector:
         """A read-only copy of a vector, (dimension,) float32, bit for bit as saved."""
+        place, row = self._place_of(number)
+        return place.vector(row)
+
+    def vectors(self, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Vectors of one space, (n, dimension) float32, read-only, bit for bit as saved."""
+        place, row = self._place_of(numbers[0])
+        last = row + len(numbers)
+        follow_each_other = all(n == numbers[0] + i for i, n in enumerate(numbers))
+        if follow_each_other and place.row_of(numbers[-1]) == last - 1:
+            return place.vectors(row, last)  # numbers ascend, so all between are between
+        made = np.stack([self.vector(number) for number in numbers])
+        made.flags.writeable = False
+        return made
+
+    def _place_of(self, number: int) -> tuple[Arena | VectorFile, int]:
         version = self.version
         for table in version.tables():
-            if table.arena is not None:
-                row = table.arena.row_of(number)
+            for arena in table.arenas.values():
+                row = arena.row_of(number)
                 if row is not None:
-                    return table.arena.vector(row)
+                    return arena, row
         for file in version.vectors:
             if file.entry.number_min <= number <= file.entry.number_max:
                 row = file.row_of(number)
                 if row is not None:
-                    return file.vector(row)
+                    return file, row
         raise CorruptionError("vec", 0, f"vector {number} in one of the vector files", "none")
 
     # Edges
 
     def edges_from(self, source: bytes) -> list[Edge]:
-        """The visible edges that leave a memory, in the order of their keys."""
+        """The visible connections that leave a memory, in the order of their keys."""
         return self._adjacent(source, incoming=False)
 
     def edges_to(self, target: bytes) -> list[Edge]:
-        """The visible edges that reach a memory, in the order of their keys."""
+        """The visible connections that reach a memory, in the order of their keys."""
         return self._adjacent(target, incoming=True)
 
     def edges_between(self, source: bytes, target: bytes) -> list[Edge]:
@@ -289,6 +319,35 @@ class Snapshot:
             if segment.entry.seq_min <= seq and segment.ranges[EDGE][0] < segment.ranges[EDGE][1]:
                 runs.append(SegmentRun(segment, seq))
         return runs
+
+    def carried(self, memory: bytes) -> dict[str, int]:
+        """The visible edges that carry vectors of a memory in named spaces: {type: number}."""
+        self._require_complete()
+        version, seq = self.version, self.seq
+        found: dict[str, int] = {}
+        for table in version.tables():
+            for row in tuple(table.carriers.get(memory, ())):
+                if table.seq[row] <= seq < table.superseded[row] and table.kind[row] != TOMBSTONE:
+                    found[table.ends[row][2]] = table.vector[row]
+        for segment in version.segments:
+            if segment.entry.seq_min > seq:
+                continue
+            rows = segment.carriers_of(memory)
+            if not len(rows):
+                continue
+            rows = rows[self._are_visible(segment, rows)]
+            codes = segment.edges.type_code[rows - segment.ranges[EDGE][0]].tolist()
+            types = segment.edges.types
+            for code, number in zip(codes, segment.vector.take(rows).tolist(), strict=True):
+                found[types[code]] = number
+        return found
+
+    def _are_visible(self, segment: Segment, rows: Rows) -> npt.NDArray[np.bool_]:
+        seq = np.uint64(self.seq)
+        visible: npt.NDArray[np.bool_] = segment.seq.take(rows) <= seq
+        visible &= seq < segment.superseded.take(rows)
+        visible &= segment.kind.take(rows) != np.uint64(TOMBSTONE)
+        return visible
 
     def _adjacent(self, key: bytes, *, incoming: bool) -> list[Edge]:
         self._require_complete()
@@ -373,14 +432,34 @@ class Snapshot:
         self._require_complete()
         return sum(len(self._visible(source, record_class)) for source in self._sources())
 
-    def vector_runs(self) -> list[VectorRun]:
-        """What a similarity search multiplies: each visible vector is visible in one row of one."""
+    def count_connections(self) -> int:
+        """How many edges are visible that are no carriers of vectors."""
+        self._require_complete()
+        count = 0
+        for source in self._sources():
+            rows = self._visible(source, EDGE)
+            count += len(rows)
+            if isinstance(source, Memtable):
+                if source.carriers:
+                    listed = rows.tolist()
+                    count -= sum(not is_connection(source.ends[row][2]) for row in listed)
+            elif len(rows) and source.carriers is not None:
+                codes = source.edges.type_code[rows - source.ranges[EDGE][0]].astype(np.int64)
+                count -= int(np.count_nonzero(source.carriers[codes]))
+        return count
+
+    def vector_runs(self, space: str = DEFAULT_SPACE) -> list[VectorRun]:
+        """What a similarity search in a space multiplies: each visible vector is visible in one row
+        of one."""
         self._require_complete()
         version, seq = self.version, self.seq
-        runs: list[VectorRun] = [file for file in version.vectors if file.is_visible(seq)]
+        runs: list[VectorRun] = [
+            file for file in version.vectors if file.space == space and file.is_visible(seq)
+        ]
         for table in version.tables():
-            if table.arena is not None:
-                runs += table.arena.runs(seq)
+            arena = table.arenas.get(space)
+            if arena is not None:
+                runs += arena.runs(seq)
         return runs
 
     def memory_runs(self) -> list[MemoryRun]:

@@ -25,6 +25,7 @@ def collect(core: Core) -> dict[str, Any]:
         "last_seq": seq,
         "history_floor": core.state.floor,
         "dimension": core.space,
+        "spaces": {name: width for name, width in core.spaces.items() if width},
         "durability": core.options.durability,
         "versions": sum(s.rows for s in version.segments) + sum(map(len, version.tables())),
         "superseded_versions": sum(s.superseded.count_until(seq) for s in version.segments),

@@ -48,10 +48,10 @@ def supersede(version: Version, record_class: int, key: bytes, seq: int) -> int:
 
 def _marks_of(version: Version, number: int) -> tuple[Marks, int] | None:
     for table in version.tables():
-        if table.arena is not None:
-            row = table.arena.row_of(number)
+        for arena in table.arenas.values():
+            row = arena.row_of(number)
             if row is not None:
-                return table.arena.marks, row
+                return arena.marks, row
     for file in version.vectors:
         if file.entry.number_min <= number <= file.entry.number_max:
             row = file.row_of(number)
@@ -141,9 +141,10 @@ class Superseder:
     def _find_vectors(self, numbers: U64, seqs: U64) -> None:
         places: list[tuple[U64, Marks]] = []
         for table in self._version.tables():
-            if table.arena is not None and table.arena.rows:
+            for arena in table.arenas.values():
                 # a copy: an exported buffer would make a concurrent append fail
-                places.append((np.array(table.arena.numbers, np.uint64), table.arena.marks))
+                if arena.rows:
+                    places.append((np.array(arena.numbers, np.uint64), arena.marks))
         for file in self._version.vectors:
             low, high = np.uint64(file.entry.number_min), np.uint64(file.entry.number_max)
             if bool(((numbers >= low) & (numbers <= high)).any()):

@@ -27,7 +27,7 @@ from engramdb.lsm.keys import U64, Rows, join, to_list
 from engramdb.lsm.limits import NUMBER_MAX
 from engramdb.lsm.manifest import VectorEntry
 from engramdb.lsm.marks import Marks, Supersession
-from engramdb.lsm.records import NEVER, Vector
+from engramdb.lsm.records import DEFAULT_SPACE, NEVER, Vector
 
 Matrix = npt.NDArray[np.float32]
 
@@ -110,8 +110,11 @@ class VectorFile:
         entry: VectorEntry,
         marks: Marks,
         known: VectorFile | None = None,
+        *,
+        space: str = DEFAULT_SPACE,
     ) -> None:
-        """`known` is the same file, open already: what was read of it is shared."""
+        """`known` is the same file, open already: what was read of it is shared. `space`: the name
+        of the space that its vectors are in."""
         if known is not None:
             self.__dict__.update(known.__dict__)
             self.__dict__.pop("dead", None)
@@ -120,6 +123,7 @@ class VectorFile:
         self.entry = entry
         self.number = entry.number
         self.rows = entry.rows
+        self.space = space
         self.dimension = entry.dimension
         self.marks = marks
         self._gone_from = NEVER  # the lowest seq at which no row was found alive
@@ -273,6 +277,17 @@ class VectorFile:
     def keys(self, rows: Rows) -> list[bytes]:
         """The memories that these rows belong to."""
         return to_list(join(self.high.take(rows), self.low.take(rows)))
+
+    def owners(self) -> tuple[U64, U64]:
+        """(high, low): the memory that each row belongs to."""
+        return self.high.array(), self.low.array()
+
+    def vectors(self, first_row: int, last_row: int) -> Matrix:
+        """A read-only copy of the vectors [first_row, last_row)."""
+        self._check(first_row, last_row)
+        copy: Matrix = self._mapped[first_row:last_row].copy()
+        copy.flags.writeable = False
+        return copy
 
 
 def write_vector_file(

@@ -7,7 +7,8 @@ a str, an IntEnum, a defaultdict) is stored as its base value.
 Bytes (MessagePack):
 
     memory       [creation_us: int, reason: str | nil, attributes: map], or with two more:
-                 [..., valid_from_us: int | nil, valid_to_us: int | nil]
+                 [..., valid_from_us: int | nil, valid_to_us: int | nil], or with a third:
+                 [..., spaces: map of name to rows, 0 for a single vector]
     connection   [creation_us: int, attributes: map]
     datetime     extension type 1, 16 bytes, little-endian:
                  int64 microseconds since the epoch (UTC), int64 offset from UTC in microseconds
@@ -31,12 +32,14 @@ import msgspec
 import numpy as np
 
 from engramdb.errors import CorruptionError, InvalidInputError
+from engramdb.lsm.records import is_space_name
 from engramdb.model.limits import (
     ATTRIBUTE_KEY_BYTES_MAX,
     INTEGER_MAX,
     INTEGER_MIN,
     NESTING_DEPTH_MAX,
     PAYLOAD_BYTES_MAX,
+    VECTOR_ROWS_MAX,
 )
 from engramdb.model.moments import duration_us, from_microseconds, to_microseconds
 
@@ -104,6 +107,7 @@ class MemoryPayload(NamedTuple):
     attributes: dict[str, Any]
     valid_from_us: int | None = None
     valid_to_us: int | None = None
+    spaces: dict[str, int] | None = None  # named ones with a vector of it: rows, 0 for a single one
 
     @property
     def validity(self) -> Validity:
@@ -116,13 +120,17 @@ def encode_memory(
     reason: str | None,
     attributes: Mapping[str, Any],
     validity: Validity = ALWAYS,
+    spaces: Mapping[str, int] | None = None,
 ) -> bytes:
-    """The payload of a memory. Raises InvalidInputError if anything in it cannot be stored."""
+    """The payload of a memory; for `spaces` see MemoryPayload. Raises InvalidInputError if anything
+    in it cannot be stored."""
     if reason is not None:
         reason = _checked_reason(reason)
     fields: tuple[object, ...] = (creation_us, reason, _storable(attributes))
     if validity is not ALWAYS:
         fields += _checked_validity(validity)
+    if spaces:
+        fields = (*fields[:3], validity.from_us, validity.to_us, dict(spaces))
     try:
         payload = _encode(fields)
     except UnicodeEncodeError:
@@ -143,6 +151,9 @@ def decode_memory(payload: bytes) -> MemoryPayload:
     for bound in decoded[3:5]:
         if bound is not None and not MOMENT_US_MIN <= bound <= MOMENT_US_MAX:
             raise _damaged("a memory", "a moment from or until which it is valid", bound)
+    for name, rows in (decoded.spaces or {}).items():
+        if not is_space_name(name) or not 0 <= rows <= VECTOR_ROWS_MAX:
+            raise _damaged("a memory", "the spaces of its vectors", f"{rows} rows in {name!r}")
     return decoded
 
 

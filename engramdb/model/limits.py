@@ -11,6 +11,8 @@ INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**63 - 1
 
 DIMENSION_MAX: Final = 65_536  # numbers in one vector; at least one
+VECTOR_ROWS_MAX: Final = 4_096  # vectors of one memory in one named space
+SPACE_NAME_BYTES_MAX: Final = 64  # UTF-8; at least one byte, and no NUL
 VECTOR_NORM_MAX: Final = 3e38  # beyond it the norm is no longer a float32
 
 RELATIONSHIP_TYPE_BYTES_MAX: Final = 256  # UTF-8; at least one byte

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy.typing as npt
 
@@ -23,9 +23,17 @@ from engramdb.model.attributes import (
 from engramdb.model.identifiers import format_key, new_key, parse_id
 from engramdb.model.moments import from_microseconds, moment_or_none, now_us, to_microseconds
 from engramdb.model.temporal_layer import TemporalLayer
-from engramdb.model.vectors import Vector, check_vector
+from engramdb.model.vectors import (
+    NO_VECTORS,
+    Vector,
+    check_space,
+    check_vector,
+    check_vectors,
+)
 
 LayersLoader = Callable[[bytes], list[TemporalLayer]]
+
+_NONE_CARRIED: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
 
 
 class MemoryNode:
@@ -38,6 +46,8 @@ class MemoryNode:
         _validity       what is behind `valid_from` and `valid_to`
         _embeddings     the array behind `embeddings`
         _stored_vector  vector number that `_embeddings` came from bit for bit, or NO_VECTOR
+        _vectors        what is behind `vectors`; replaced, never changed
+        _carried        vector numbers that arrays of `_vectors` came from bit for bit, by space
         _seq            the seq of the version this was loaded from, 0 for a new memory
         _layers_loader  called with `_key` for temporal_layers(), or None
     """
@@ -45,6 +55,7 @@ class MemoryNode:
     __slots__ = (
         "__weakref__",
         "_attributes",
+        "_carried",
         "_creation_us",
         "_embeddings",
         "_key",
@@ -52,6 +63,7 @@ class MemoryNode:
         "_seq",
         "_stored_vector",
         "_validity",
+        "_vectors",
         "score",
     )
 
@@ -61,6 +73,8 @@ class MemoryNode:
     _embeddings: Vector | None
     _validity: Validity
     _stored_vector: int
+    _vectors: Mapping[str, Vector]
+    _carried: Mapping[str, tuple[int, ...]]
     _seq: int
     _layers_loader: LayersLoader | None
     score: float | None
@@ -75,10 +89,12 @@ class MemoryNode:
         creation_timestamp: datetime | None = None,
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
+        vectors: Mapping[str, npt.ArrayLike] | None = None,
     ) -> None:
         """A new memory. Without `id` it gets a fresh UUID that sorts by time; without
         `creation_timestamp` it was created now; without `valid_from` and `valid_to` it holds
-        always. Raises InvalidInputError naming what is wrong."""
+        always. `vectors`: further vectors by the name of their space, see set_vector(). Raises
+        InvalidInputError naming what is wrong."""
         self._embeddings = None if embeddings is None else check_vector(embeddings)
         self._key = new_key() if id is None else parse_id(id, "id")
         self._attributes = {} if attributes is None else check_attributes(attributes)
@@ -92,6 +108,8 @@ class MemoryNode:
             self._validity = Validity(
                 _optional_moment(valid_from, "valid_from"), _optional_moment(valid_to, "valid_to")
             )
+        self._vectors = NO_VECTORS if vectors is None else _checked_vectors(vectors)
+        self._carried = _NONE_CARRIED
         self._stored_vector = NO_VECTOR
         self._seq = 0
         self._layers_loader = None
@@ -116,6 +134,8 @@ class MemoryNode:
         node._attributes = attributes
         node._validity = validity
         node._embeddings = embeddings
+        node._vectors = NO_VECTORS
+        node._carried = _NONE_CARRIED
         node._stored_vector = vector_number
         node._seq = seq
         node._layers_loader = layers_loader
@@ -165,6 +185,29 @@ class MemoryNode:
         self._stored_vector = NO_VECTOR
 
     @property
+    def vectors(self) -> Mapping[str, Vector]:
+        """The vectors in named spaces, read-only; set_vector() changes them."""
+        return MappingProxyType(dict(self._vectors))
+
+    def set_vector(self, name: str, values: npt.ArrayLike | None) -> None:
+        """Set the vector in a named space, or remove it with None; or raise InvalidInputError.
+
+        One row of numbers is a single vector; a matrix of n rows (at most 4,096) a multi-vector,
+        for late interaction. All vectors of a space have one length, the first one's.
+        """
+        name = check_space(name)
+        vectors = {**self._vectors}
+        vectors.pop(name, None)
+        if values is not None:
+            vectors[name] = check_vectors(values, f"vectors[{name!r}]")
+        self._vectors = vectors
+        self._carried = {space: said for space, said in self._carried.items() if space != name}
+
+    def get_vector(self, name: str) -> Vector | None:
+        """The vector in a named space, (d,) or (n, d) float32 as it was set, read-only; or None."""
+        return self._vectors.get(name)
+
+    @property
     def attributes(self) -> Mapping[str, Any]:
         """All attributes, as a read-only view; set_attribute and remove_attribute change them."""
         return MappingProxyType(self._attributes)
@@ -209,6 +252,7 @@ class MemoryNode:
             self._embeddings,
             self._seq,
             self.score,
+            dict(self._vectors),
         )
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -220,23 +264,39 @@ class MemoryNode:
             self._embeddings,
             self._seq,
             self.score,
+            self._vectors,
         ) = state
         self._attributes = dict(attributes)  # a shallow copy must not share it
         self._stored_vector = NO_VECTOR
         self._layers_loader = None
+        self._carried = _NONE_CARRIED
         if self._embeddings is not None:
             self._embeddings.flags.writeable = False
+        for vector in self._vectors.values():
+            vector.flags.writeable = False
 
     def __repr__(self) -> str:
         parts = [repr(self.id)]
         if self._embeddings is not None:
             parts.append(f"{self._embeddings.size}-d")
+        for name, vector in self._vectors.items():
+            parts.append(f"{name!r}: {'x'.join(map(str, vector.shape))}-d")
         if self._attributes:
             shown = repr(self._attributes)
             parts.append(shown if len(shown) <= 200 else f"{shown[:196]} ...}}")
         if self.score is not None:
             parts.append(f"score={self.score:.4f}")
         return f"MemoryNode({', '.join(parts)})"
+
+
+def _checked_vectors(vectors: object) -> Mapping[str, Vector]:
+    if not isinstance(vectors, Mapping):
+        raise InvalidInputError(
+            "vectors",
+            f"expected a mapping of names to vectors, got {type(vectors).__name__}",
+        )
+    named = [(check_space(name, "vectors"), values) for name, values in vectors.items()]
+    return {name: check_vectors(values, f"vectors[{name!r}]") for name, values in named}
 
 
 def _checked_moment(moment: object, argument: str) -> int:

@@ -7,7 +7,6 @@ from enum import StrEnum
 import numpy as np
 
 from engramdb.errors import InvalidInputError
-from engramdb.lsm.records import is_connection
 from engramdb.model.limits import RELATIONSHIP_TYPE_BYTES_MAX
 
 
@@ -47,9 +46,9 @@ def check_relationship_type(relationship_type: object, argument: str = "relation
             f"{relationship_type!r:.80} has {size} bytes of UTF-8; "
             f"a type has 1 to {RELATIONSHIP_TYPE_BYTES_MAX}",
         )
-    if not is_connection(relationship_type):
+    if relationship_type.startswith("\0"):
         raise InvalidInputError(
-            argument, f"{relationship_type!r:.80} starts with NUL; such types are the database's"
+            argument, f"{relationship_type!r:.80} begins with NUL, as only reserved types do"
         )
     return str.__str__(relationship_type)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,8 @@ class TemporalLayer:
     """What one commit made of a memory. A deletion is a layer too: without vector and attributes.
 
     `seq` is the number of the commit, `timestamp` its time (UTC), `reason` what save() was given.
-    `valid_from` and `valid_to` say when it holds in the world, None without a bound.
+    `valid_from` and `valid_to` say when it holds in the world, None without a bound. `vectors` are
+    those in named spaces, (d,) or (n, d) float32 each.
     """
 
     seq: int
@@ -26,3 +27,4 @@ class TemporalLayer:
     deleted: bool = False
     valid_from: datetime | None = None
     valid_to: datetime | None = None
+    vectors: Mapping[str, Vector] = field(default_factory=dict)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import InvalidInputError
-from engramdb.model.limits import DIMENSION_MAX, VECTOR_NORM_MAX
+from engramdb.model.limits import (
+    DIMENSION_MAX,
+    SPACE_NAME_BYTES_MAX,
+    VECTOR_NORM_MAX,
+    VECTOR_ROWS_MAX,
+)
 
 Vector = npt.NDArray[np.float32]
 
+
+NO_VECTORS: Final[Mapping[str, Vector]] = {}
+"""Of a memory that is in no named space."""
 
 _NUMBER_KINDS: Final = "fiu"
 
@@ -56,6 +65,46 @@ def check_matrix(values: object, argument: str = "embeddings") -> Vector:
     suspects = np.flatnonzero(~(squares <= VECTOR_NORM_MAX))
     if suspects.size:
         _check_large(given[suspects], matrix[suspects], argument, suspects)
+    return matrix
+
+
+def check_space(name: object, argument: str = "name") -> str:
+    """The name of a vector space as a plain str of 1 to 64 bytes of UTF-8, or InvalidInputError."""
+    if not isinstance(name, str):
+        raise InvalidInputError(argument, f"expected str, got {type(name).__name__}")
+    if not name:
+        raise InvalidInputError(argument, 'the vector of the space "" is `embeddings`; give a name')
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            argument, f"{name!r:.80} has a lone surrogate, so it is not text"
+        ) from None
+    if size > SPACE_NAME_BYTES_MAX or "\0" in name:
+        raise InvalidInputError(
+            argument,
+            f"{name!r:.80} is no name of a space: 1 to {SPACE_NAME_BYTES_MAX} bytes of UTF-8, "
+            "without NUL",
+        )
+    return str.__str__(name)
+
+
+def check_vectors(values: object, argument: str) -> Vector:
+    """One vector, (d,), or several of one memory, (n, d), as a read-only float32 array.
+
+    Raises InvalidInputError naming `argument`.
+    """
+    given = _numbers(values, argument)
+    if given.ndim == 1:
+        return check_vector(given, argument)
+    if given.ndim != 2 or not 1 <= len(given) <= VECTOR_ROWS_MAX:
+        raise InvalidInputError(
+            argument,
+            f"expected one vector, or a matrix of 1 to {VECTOR_ROWS_MAX} rows, got shape "
+            f"{given.shape}",
+        )
+    matrix = np.array(check_matrix(given, argument), order="C")
+    matrix.flags.writeable = False
     return matrix
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engramdb.errors import InvalidInputError
+from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.vectors import Vector
 from engramdb.query.conditions import Conditions
 from engramdb.query.diversity import Diversity, diversify
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class Asked:
     """What the answer has to look like."""
 
-    vector: Vector | None = None
+    vector: Vector | None = None  # one, (d,), in the default space; else (q, d)
+    space: str = DEFAULT_SPACE
     threshold: float | None = None
     order: Order | None = None
     diversity: Diversity | None = None
@@ -43,6 +45,10 @@ class Asked:
                 raise InvalidInputError("vector", "order_by similarity needs with_vector() too")
             if self.diversity is not None:
                 raise InvalidInputError("vector", "with_diversity() needs with_vector() too")
+        if self.diversity is not None and self.space != DEFAULT_SPACE:
+            raise InvalidInputError(
+                "space", "with_diversity() compares memories by their vectors in the default space"
+            )
         if self.diversity is not None and self.limit is None:
             raise InvalidInputError("limit", "with_diversity() needs with_limit() too")
 
@@ -72,13 +78,13 @@ class Answer:
         if asked.vector is None:
             return selection
         signals = Signals(selection, self._now_us, self._reader._activation)
-        signals.compare(asked.vector, asked.threshold, self.source.vector_runs())
+        signals.compare(asked.vector, asked.threshold, self.source, asked.space)
         return signals.selection
 
     def count(self) -> int:
         """How many matches() would return."""
         asked, selection = self._asked, self.selection()
-        if asked.vector is not None and asked.threshold is None:
+        if asked.vector is not None and asked.threshold is None and asked.space == DEFAULT_SPACE:
             places = locate(selection.vectors(), self.source.vector_runs())
             count = sum(len(place.rows) for place in places)
         else:
@@ -100,9 +106,9 @@ class Answer:
         if diversity is not None:
             assert asked.limit is not None
             wanted = diversity.pool(asked.offset + asked.limit)
-        wish = Wish(asked.order, asked.vector, asked.threshold, wanted, self._now_us)
+        wish = Wish(asked.order, asked.vector, asked.space, asked.threshold, wanted, self._now_us)
         activation = self._reader._activation
-        matches = rank(self.selection(), wish, self.source.vector_runs(), activation, self.trace)
+        matches = rank(self.selection(), wish, self.source, activation, self.trace)
         if diversity is not None:
             matches = self._diversified(matches, diversity, count)
         return matches

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import InvalidInputError
+from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.memory_node import MemoryNode
-from engramdb.model.vectors import Vector, check_matrix, check_vector
+from engramdb.model.vectors import Vector, check_matrix, check_vector, check_vectors
 from engramdb.query.attribute_filter import AttributeFilter
 
 _FLOAT32: Final = np.dtype(np.float32)  # numpy has one object for it
@@ -71,23 +72,40 @@ def borrow_query(vector: object, dimension: int | None) -> Vector:
     return check_query(vector, dimension)
 
 
+def check_query_rows(
+    rows: object, dimension: int, space: str, argument: str = "vector"
+) -> npt.NDArray[np.float32]:
+    """One query vector or several, as a (q, dimension) float32 matrix; of a named space."""
+    queries = check_vectors(rows, argument)
+    if queries.shape[-1] != dimension:
+        raise wrong_dimension(queries.shape[-1], dimension, argument, space)
+    return queries.reshape(-1, dimension)
+
+
 def check_queries(
-    matrix: object, dimension: int | None, argument: str = "vectors"
+    matrix: object,
+    dimension: int | None,
+    argument: str = "vectors",
+    *,
+    space: str = DEFAULT_SPACE,
 ) -> npt.NDArray[np.float32]:
     """Query vectors as an (n, dimension) float32 matrix; n may be 0."""
     if isinstance(matrix, (list, tuple)) and not matrix:
         return np.empty((0, dimension or 1), np.float32)
     queries = check_matrix(matrix, argument)
     if dimension is not None and len(queries) and queries.shape[1] != dimension:
-        raise wrong_dimension(queries.shape[1], dimension, argument)
+        raise wrong_dimension(queries.shape[1], dimension, argument, space)
     return queries
 
 
-def wrong_dimension(got: int, dimension: int, argument: str) -> InvalidInputError:
+def wrong_dimension(
+    got: int, dimension: int, argument: str, space: str = DEFAULT_SPACE
+) -> InvalidInputError:
     """The error that names both numbers."""
+    owner = "this database" if space == DEFAULT_SPACE else f"the space {space!r}"
     return InvalidInputError(
         argument,
-        f"has {got} numbers, but the vectors of this database have {dimension}",
+        f"has {got} numbers, but the vectors of {owner} have {dimension}",
     )
 
 

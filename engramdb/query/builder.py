@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from engramdb.errors import InvalidInputError
+from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.identifiers import format_keys, parse_id
 from engramdb.model.memory_node import MemoryNode
 from engramdb.query.answer import Answer, Asked
@@ -15,6 +16,7 @@ from engramdb.query.arguments import (
     check_count,
     check_limit,
     check_query,
+    check_query_rows,
     check_share,
     check_threshold,
     check_where,
@@ -54,12 +56,20 @@ class Query:
 
     # What to look for
 
-    def with_vector(self, vector: object) -> Self:
+    def with_vector(self, vector: object, *, space: str = DEFAULT_SPACE) -> Self:
         """Rank by cosine with this vector, as long as the database's. A second call replaces it.
+
+        space  with those in this named space; there a matrix of query vectors is taken too, and
+               memories with several vectors count by MaxSim, see search_similar()
 
         Raises InvalidInputError if it is not one row of finite numbers of that length.
         """
-        self._asked.vector = check_query(vector, self._reader._dimension)
+        reader = self._reader
+        if space == DEFAULT_SPACE:
+            self._asked.vector = check_query(vector, reader._dimension)
+        else:
+            self._asked.vector = check_query_rows(vector, reader._width_of(space), space)
+        self._asked.space = space
         return self
 
     def with_similarity_threshold(self, threshold: float) -> Self:

@@ -13,14 +13,15 @@ import numpy as np
 
 from engramdb.index import exact
 from engramdb.lsm.keys import Rows, split, to_list
-from engramdb.lsm.snapshot import VectorRun
+from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.vectors import Vector
 from engramdb.query.attribute_filter import ABSENT
 from engramdb.query.explanation import Trace
 from engramdb.query.order import ACTIVATION, RECENCY, SIMILARITY, Order
 from engramdb.query.selection import Selection
-from engramdb.query.signals import Activation, Floats, Signals
+from engramdb.query.signals import Activation, Floats, Signals, similar_in
 from engramdb.query.sorting import sorted_by_value
+from engramdb.query.source import Source
 from engramdb.query.vectors import Located, locate
 
 Match = tuple[bytes, float | None]
@@ -35,6 +36,7 @@ class Wish(NamedTuple):
 
     order: Order | None
     vector: Vector | None
+    space: str
     threshold: float | None
     limit: int | None
     now_us: int
@@ -43,7 +45,7 @@ class Wish(NamedTuple):
 def rank(
     selection: Selection,
     wish: Wish,
-    runs: list[VectorRun],
+    source: Source,
     activation: Activation,
     trace: Trace,
 ) -> list[Match]:
@@ -54,10 +56,17 @@ def rank(
         trace.plan = "no vector: the matching rows in the order of their ids"
         trace.stage("order", count, len(matches), "by id")
     elif wish.vector is not None and (order is None or _is_plain_similarity(order)):
-        matches = _by_similarity(selection, wish, runs, wish.vector, trace)
+        if wish.space == DEFAULT_SPACE:
+            matches = _by_similarity(selection, wish, source, wish.vector, trace)
+        else:
+            matches = similar_in(
+                selection, source, wish.space, wish.vector, wish.limit, wish.threshold
+            )
+            trace.plan = "every vector of the space scored, others masked"
+            trace.stage("similarity", count, len(matches), f"in the space {wish.space!r}")
     else:
         assert order is not None
-        matches = _by_signals(selection, wish, order, runs, activation, trace)
+        matches = _by_signals(selection, wish, order, source, activation, trace)
     return matches
 
 
@@ -74,8 +83,9 @@ def _by_key(selection: Selection, count: int | None) -> list[Match]:
 
 
 def _by_similarity(
-    selection: Selection, wish: Wish, runs: list[VectorRun], vector: Vector, trace: Trace
+    selection: Selection, wish: Wish, source: Source, vector: Vector, trace: Trace
 ) -> list[Match]:
+    runs = source.vector_runs()
     places = locate(selection.vectors(), runs)
     found = sum(len(place.rows) for place in places)
     trace.stage("vectors", selection.count, found, f"{len(places)} of {len(runs)} runs")
@@ -115,13 +125,13 @@ def _by_signals(
     selection: Selection,
     wish: Wish,
     order: Order,
-    runs: list[VectorRun],
+    source: Source,
     activation: Activation,
     trace: Trace,
 ) -> list[Match]:
     signals = Signals(selection, wish.now_us, activation)
     if wish.vector is not None:
-        signals.compare(wish.vector, wish.threshold, runs)
+        signals.compare(wish.vector, wish.threshold, source, wish.space)
         trace.stage("vectors", selection.count, signals.selection.count)
         trace.plan = how(signals.places)
     else:

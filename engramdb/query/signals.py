@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engramdb.index import exact
-from engramdb.lsm.keys import KeyMatrix, Rows
-from engramdb.lsm.snapshot import VectorRun
+from engramdb.index import exact, late_interaction
+from engramdb.index.without import owned
+from engramdb.lsm.keys import KeyMatrix, Rows, to_list
+from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.vectors import Vector
 from engramdb.query.order import ACTIVATION, RECENCY, SIMILARITY, Order
 from engramdb.query.selection import Selection
+from engramdb.query.source import Source
 from engramdb.query.values import numbers_of, values_of
 from engramdb.query.vectors import Located, locate
 
@@ -21,6 +23,27 @@ Floats = npt.NDArray[np.float64]
 
 Activation = Callable[[KeyMatrix, int, float], Floats]
 """Base-level activation of these keys at a moment in microseconds, with a decay."""
+
+
+def similar_in(
+    selection: Selection,
+    source: Source,
+    space: str,
+    vectors: Vector,
+    limit: int | None,
+    threshold: float | None,
+) -> list[tuple[bytes, float | None]]:
+    """The best of a selection by their vectors in a named space."""
+    runs = owned(source.vector_runs(space), selection.keys(), by_these=True)
+    return list(
+        late_interaction.search(
+            runs,
+            source.seq,
+            vectors,
+            max(1, selection.count) if limit is None else limit,
+            -1.0 if threshold is None else threshold,
+        )
+    )
 
 
 class Signals:
@@ -32,10 +55,14 @@ class Signals:
         self.places: list[Located] = []
         self._vector: Vector | None = None
         self._cosines = np.empty(0, np.float32)
+        self._exactly: Floats | None = None
 
-    def compare(self, vector: Vector, threshold: float | None, runs: list[VectorRun]) -> None:
-        """Keep only those whose vector is as similar as that."""
-        self._vector = vector
+    def compare(self, vector: Vector, threshold: float | None, source: Source, space: str) -> None:
+        """Keep only those whose vector in the space is as similar as that."""
+        if space != DEFAULT_SPACE:
+            self._compare_in(space, vector, threshold, source)
+            return
+        self._vector, runs = vector, source.vector_runs()
         places = locate(self.selection.vectors(), runs)
         parts = [(place.run, place.rows) for place in places]
         scores, self.margin = exact.scores_among(parts, vector)
@@ -58,6 +85,16 @@ class Signals:
             for run, rows, positions in places
         ]
 
+    def _compare_in(
+        self, space: str, vectors: Vector, threshold: float | None, source: Source
+    ) -> None:
+        """In a named space the scores are exact at once."""
+        found = dict(similar_in(self.selection, source, space, vectors, None, threshold))
+        scores = [found.get(key, np.nan) for key in to_list(self.selection.keys())]
+        exactly = np.array(scores, np.float64)
+        keep = ~np.isnan(exactly)
+        self.selection, self._exactly = self.selection.at(keep), exactly[keep]
+
     def _exact(self, places: list[Located], positions: Rows) -> Floats:
         vector = self._vector
         assert vector is not None
@@ -71,11 +108,15 @@ class Signals:
 
     def exact_cosines(self, positions: Rows) -> Floats:
         """As search_similar gives them."""
+        if self._exactly is not None:
+            return self._exactly[positions]
         return self._exact(self.places, positions)
 
     @property
     def cosines(self) -> Floats:
         """Of all positions, wrong by `margin` at most."""
+        if self._exactly is not None:
+            return self._exactly
         return self._cosines.astype(np.float64)
 
     def of(self, name: str, order: Order) -> Floats:

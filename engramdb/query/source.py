@@ -16,7 +16,7 @@ from engramdb.lsm.adjacency import EdgeRun
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix
 from engramdb.lsm.memory_run import MemoryRun
-from engramdb.lsm.records import MEMORY, Edge, Record, Vector
+from engramdb.lsm.records import DEFAULT_SPACE, MEMORY, Edge, Record, Vector
 from engramdb.lsm.snapshot import Snapshot, VectorRun
 from engramdb.model.memory_node import MemoryNode
 from engramdb.query.moment import Moment
@@ -91,8 +91,14 @@ class Source(Protocol):
     def said(self) -> Iterator[AttributeColumns | list[bytes]]:
         """What all memories say, visible or not."""
 
-    def vector_runs(self) -> list[VectorRun]:
-        """The vectors that a similarity search multiplies."""
+    def vectors(self, numbers: Sequence[int]) -> Vector:
+        """Vectors of one space by their numbers: (n, dimension) float32, read-only."""
+
+    def carried(self, memory: bytes) -> dict[str, int]:
+        """The edges that carry vectors of a memory in named spaces: {type: vector number}."""
+
+    def vector_runs(self, space: str = DEFAULT_SPACE) -> list[VectorRun]:
+        """The vectors that a similarity search in a space multiplies."""
 
     def vector_of(self, record: Record) -> Vector:
         """The vector of a record that has one."""
@@ -109,6 +115,9 @@ class Reader(Protocol):
 
     def _source(self) -> Source:
         """What is seen from here."""
+
+    def _width_of(self, space: object) -> int:
+        """The length of the vectors of a named space."""
 
     def _past(self, as_of: Moment) -> Snapshot:
         """What an earlier moment saw."""

@@ -13,7 +13,7 @@ from engramdb.lsm.environment.crash import EVERYTHING, CrashState
 from engramdb.lsm.environment.simulated import SimulatedDisk, reboot
 from engramdb.lsm.environment.trace import Image
 from engramdb.lsm.manifest import encode_policy, numbers_in
-from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE
+from engramdb.lsm.records import EDGE, MEMORY, TOMBSTONE, is_connection, space_of
 from tests.crash.driver import PATH, SMALL, key, vector
 from tests.crash.oracle import (
     Commit,
@@ -236,9 +236,9 @@ def read_edges(
     return found
 
 
-def read_runs(snapshot: Snapshot) -> Iterator[tuple[bytes, bytes]]:
-    """The visible rows of the vector runs."""
-    for run in snapshot.vector_runs():
+def read_runs(snapshot: Snapshot, space: str = "") -> Iterator[tuple[bytes, bytes]]:
+    """The visible rows of the vector runs of a space."""
+    for run in snapshot.vector_runs(space):
         visible = np.ones(run.rows, np.bool_)
         hidden = run.hidden(snapshot.seq)
         if hidden is not None:
@@ -315,9 +315,24 @@ def check_moment(snapshot: Snapshot, oracle: Oracle, vectors: dict[int, bytes]) 
             expected_edges = sorted(
                 (k, s, ends, strength)
                 for k, (s, _, ends, strength) in edges.items()
-                if ends[incoming] == end
+                if ends[incoming] == end and is_connection(ends[2])
             )
             assert listed == expected_edges, f"edges of {end.hex()} at {seq}"
+    check_spaces(snapshot, oracle)
+
+
+def check_spaces(snapshot: Snapshot, oracle: Oracle) -> None:
+    """The vectors in named spaces, memory by memory and as a search sees them."""
+    carried, seq = oracle.carried(snapshot.seq), snapshot.seq
+    found = {
+        (memory, name): snapshot.vector(number).tobytes()
+        for memory in {memory for memory, _ in carried} | {key(1)}
+        for name, number in snapshot.carried(memory).items()
+    }
+    assert found == carried, f"vectors in named spaces at {seq}"
+    for space in {space_of(name) for _, name in carried} | {"none"}:
+        wanted = [(memory, v) for (memory, name), v in carried.items() if space_of(name) == space]
+        assert sorted(read_runs(snapshot, space or "")) == sorted(wanted), f"{space} at {seq}"
 
 
 def agrees(record: Record | Edge | None, version: Version | None, snapshot: Snapshot) -> bool:
@@ -331,7 +346,8 @@ def agrees(record: Record | Edge | None, version: Version | None, snapshot: Snap
         return False
     if isinstance(record, Edge):
         ends = (record.source, record.target, record.type)
-        return ends == write.ends and record.strength == write.strength
+        if ends != write.ends or record.strength != write.strength:
+            return False
     found = snapshot.vector(record.vector).tobytes() if record.vector else b""
     return found == write.vector
 
@@ -407,5 +423,6 @@ def dump(engine: StorageEngine) -> str:
         for key_ in sorted(memories):
             parts.append(snapshot.history(MEMORY, key_))
         parts.append([snapshot.edges_from(key_) for key_ in sorted(memories)])
+        parts += [sorted(read_runs(snapshot, space)) for space in engine.spaces]
     parts.append(engine.changes(floor))
     return xxh3_128_hexdigest(repr(parts).encode())

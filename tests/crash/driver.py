@@ -10,7 +10,7 @@ import numpy as np
 from engramdb.lsm import Batch, ColumnBatch, Options, Record, StorageEngine
 from engramdb.lsm.environment.simulated import SimulatedDisk
 from engramdb.lsm.options import SYNC
-from engramdb.lsm.records import EDGE, MEMORY, edge_key
+from engramdb.lsm.records import EDGE, MEMORY, edge_key, place_of, vector_type
 from engramdb.lsm.retention import History
 from engramdb.model.attributes import encode_memory
 from tests.crash.oracle import (
@@ -71,6 +71,17 @@ def disconnect(source: int, target: int, type_: str = "knows") -> Write:
     return Write(EDGE, edge_key(*ends), None, b"", ends)
 
 
+def carry(number: int, space: str, slot: int, *values: float) -> Write:
+    """A row of a memory's vectors in a named space."""
+    ends = (key(number), key(number), vector_type(space, slot))
+    return Write(EDGE, edge_key(*ends), b"", np.array(values, np.float32).tobytes(), ends, 1.0)
+
+
+def drop(number: int, space: str, slot: int) -> Write:
+    """The end of such a row."""
+    return disconnect(number, number, vector_type(space, slot))
+
+
 def columns_of(writes: Sequence[Write]) -> ColumnBatch:
     """The same memories as columns."""
     keys = np.frombuffer(b"".join(write.key for write in writes), np.uint8).reshape(-1, 16)
@@ -111,7 +122,10 @@ class Driver:
 
     def _add(self, batch: Batch, write: Write) -> None:
         if write.ends is not None:
-            if write.payload is None:
+            place = place_of(write.ends[2])
+            if place is not None and write.payload is not None:
+                batch.put_vector(write.ends[0], *place, np.frombuffer(write.vector, np.float32))
+            elif write.payload is None:
                 batch.delete_edge(*write.ends)
             else:
                 batch.put_edge(*write.ends, write.strength, write.payload)

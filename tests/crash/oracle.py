@@ -196,6 +196,14 @@ class Oracle:
             if record_class == MEMORY
         }
 
+    def carried(self, seq: int) -> dict[tuple[bytes, str], bytes]:
+        """The vectors of memories in named spaces, by memory and type of the edge."""
+        return {
+            (v.write.ends[0], v.write.ends[2]): v.write.vector
+            for v in self.state(seq).values()
+            if v.write.ends is not None and v.write.vector
+        }
+
     def edges(self, seq: int) -> dict[bytes, tuple[int, bytes, tuple[bytes, bytes, str], float]]:
         """seq, payload, ends and strength of each visible edge."""
         return {

@@ -75,17 +75,12 @@ def versions_of(
     found: dict[tuple[int, bytes, int], Version] = {}
     for record_class, key_ in keys:
         for record in snapshot.history(record_class, key_):
+            floats = snapshot.vector(record.vector).tobytes() if record.vector else b""
+            ends = None
             if isinstance(record, Edge):
                 ends = (record.source, record.target, record.type, record.strength)
-                found[record_class, key_, record.seq] = (record.kind, record.payload, b"", ends)
-            else:
-                floats = snapshot.vector(record.vector).tobytes() if record.vector else b""
-                found[record_class, key_, record.seq] = (
-                    record.kind,
-                    record.payload,
-                    floats,
-                    None,
-                )
+            version = (record.kind, record.payload, floats, ends)
+            found[record_class, key_, record.seq] = version
     return found
 
 
@@ -101,7 +96,8 @@ def homes_of(engine: StorageEngine) -> dict[tuple[int, bytes, int], tuple[str, s
     for table in version.tables():
         path = log_path(directory, table.log)
         sources.append((path, table.columns(len(table))))
-        vectors |= dict.fromkeys(table.arena.numbers if table.arena else (), path)
+        for arena in table.arenas.values():
+            vectors |= dict.fromkeys(arena.numbers, path)
     return {
         (record_class, key_, seq): (path, vectors.get(vector_, ""))
         for path, rows in sources

@@ -15,10 +15,13 @@ from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
 from tests.crash import failing_workloads, group_workloads, meanwhile  # noqa: F401  (they list their own)
 from tests.crash.driver import (
     PATH,
+    SMALL,
     Driver,
+    carry,
     connect,
     delete,
     disconnect,
+    drop,
     memory,
     put,
 )
@@ -372,6 +375,27 @@ def memories(disk: SimulatedDisk) -> None:
     driver.commit(delete(2), memory(3, "water", 0, 0))
     driver.compact()
     driver.commit(memory(2, "milk"), memory(1, "black tea", 5))
+
+
+@workload
+def spaces(disk: SimulatedDisk) -> None:
+    """Vectors in two named spaces, in one of them several of a memory."""
+    driver = Driver(disk, replace(SMALL, fan_in=2))
+    tokens = [carry(1, "tokens", slot, slot, 1, 2, 3, 4) for slot in range(3)]
+    driver.commit(put(1, b"one", 1, 2), carry(1, "title", 0, 1, 2), *tokens)
+    driver.commit(put(2, b"two"), carry(2, "title", 0, -1, 2), connect(1, 2), sync=False)
+    driver.flush()
+    driver.commit(put(1, b"one, patched", 1, 2))
+    driver.commit(put(1, b"retitled", 1, 2), carry(1, "title", 0, 3, 3), drop(1, "tokens", 2))
+    driver.commit(put(3, b"three"), carry(3, "tokens", 0, 9, 9, 9, 9, 9))
+    driver.flush()
+    driver.compact()
+    gone = [drop(1, "title", 0), drop(1, "tokens", 0), drop(1, "tokens", 1), disconnect(1, 2)]
+    driver.commit(delete(1), *gone)
+    driver.kill()
+    driver.purge(2)
+    driver.commit(put(1, b"back", 4), carry(1, "tokens", 0, 5, 5, 5, 5, 5), sync=False)
+    driver.close()
 
 
 for _seed in range(12):

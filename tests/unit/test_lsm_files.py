@@ -18,6 +18,7 @@ from engramdb.lsm.keys import from_list, split
 from engramdb.lsm.marks import Marks
 from engramdb.lsm.records import EDGE, MEMORY, META, NEVER
 from engramdb.lsm.segment import Segment
+from engramdb.lsm.segment_edges import edges_around
 from engramdb.lsm.vector_file import VectorColumns, VectorFile
 from tests.unit.lsm_support import (
     assert_consistent,
@@ -108,8 +109,8 @@ def test_adjacency_from_both_ends(engine: StorageEngine) -> None:
     fill(engine)
     segment = segment_of(engine)
     for i in range(302):
-        out = [segment.edge(row).target for row in segment.adjacent(key(i), incoming=False)]
-        back = [segment.edge(row).source for row in segment.adjacent(key(i), incoming=True)]
+        out = [each.target for each in edges_around(segment, key(i), 99, incoming=False)]
+        back = [each.source for each in edges_around(segment, key(i), 99, incoming=True)]
         assert out == ([key(i + 1)] if i % 7 == 0 and i < 300 else [])
         assert back == ([key(i - 1)] if (i - 1) % 7 == 0 and i <= 300 else [])
 

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from engramdb.errors import CorruptionError, EngramError, IncompatibleFormatError
 from engramdb.lsm import manifest as manifests
 from engramdb.lsm.environment import MemoryEnvironment
-from engramdb.lsm.limits import MANIFESTS_KEPT, NUMBER_MAX, TIME_MAX, VECTOR_NUMBER_MAX
+from engramdb.lsm.limits import (
+    MANIFESTS_KEPT,
+    NUMBER_MAX,
+    SPACES_MAX,
+    TIME_MAX,
+    VECTOR_NUMBER_MAX,
+)
 from engramdb.lsm.manifest import (
     Manifest,
     SegmentEntry,
@@ -176,9 +182,28 @@ def test_a_body_that_is_no_json_of_ours(body: bytes) -> None:
         decode(sealed(body), "file")
 
 
-def test_several_vector_spaces_are_of_the_future() -> None:
-    with pytest.raises(IncompatibleFormatError, match="upgrade"):
-        decode(encode(make(spaces=[Space("", 4), Space("b", 4)])), "file")
+def test_spaces_with_names_need_a_feature_that_older_programs_refuse() -> None:
+    spaces = [Space("", 0), Space("b", 4)]
+    assert decode(encode(make(spaces=spaces, features=["spaces"])), "file").spaces == spaces
+    with pytest.raises(CorruptionError, match="feature"):
+        decode(encode(make(spaces=spaces)), "file")
+
+
+@pytest.mark.parametrize(
+    "spaces",
+    [
+        [Space("a", 4), Space("", 4)],
+        [Space("", 4), Space("a", 4), Space("a", 4)],
+        [Space("", 4), Space("a", 0)],
+        [Space("", 0)],
+        [Space("", 4), Space("a\0b", 4)],
+        [Space("", 4), Space("x" * 65, 4)],
+        [Space("", 4), *(Space(f"s{i}", 4) for i in range(SPACES_MAX))],
+    ],
+)
+def test_spaces_that_cannot_be(spaces: list[Space]) -> None:
+    with pytest.raises(CorruptionError):
+        decode(encode(make(spaces=spaces, features=["spaces"])), "file")
 
 
 def test_the_frame_byte_by_byte() -> None:
@@ -326,7 +351,7 @@ def test_the_future_is_refused() -> None:
         decode(sealed(body, version=2), "file")
     with pytest.raises(IncompatibleFormatError, match=r"\['telepathy'\].*upgrade"):
         decode(encode(make(features=["telepathy"])), "file")
-    assert not manifests.FEATURES
+    assert {manifests.SPACES} == manifests.FEATURES
 
 
 def test_a_foreign_file_is_told_apart() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from engramdb.errors import CorruptionError
 from engramdb.lsm import log_format, log_reader
+from engramdb.lsm.arena import Arena
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64, Rows
 from engramdb.lsm.log_format import FILE_HEADER, RECORD_HEADER, RECORD_MAGIC
@@ -196,12 +197,16 @@ class SalvagedLog:
         if not len(records):
             return
         rows = log_reader.decode(self._data, records, self.path)
-        dimensions = {matrix.shape[1] for matrix in rows.matrices}
-        known = {self._table.arena.dimension} if self._table.arena is not None else dimensions
-        if len(dimensions) > 1 or not dimensions <= known:
-            raise CorruptionError(
-                self.path, records[0].offset, f"vectors of dimension {known}", dimensions
-            )
+        known = {space: arena.dimension for space, arena in self._table.arenas.items()}
+        for space, matrix in zip(rows.spaces, rows.matrices, strict=True):
+            dimension = matrix.shape[1]
+            if known.setdefault(space, dimension) != dimension:
+                raise CorruptionError(
+                    self.path,
+                    records[0].offset,
+                    f"vectors of dimension {known[space]}",
+                    dimension,
+                )
         self._table.load(rows)
 
     # As a source of versions
@@ -221,24 +226,21 @@ class SalvagedLog:
 
     # As a source of vectors
 
-    @property
-    def numbers(self) -> U64:
-        """The numbers of its vectors."""
-        arena = self._table.arena
-        return np.array(arena.numbers if arena is not None else [], np.uint64)
+    def vectors(self) -> list[LogVectors]:
+        """Those of each space."""
+        return [LogVectors(arena) for arena in self._table.arenas.values() if arena.rows]
 
-    @property
-    def dimension(self) -> int:
-        """Of its vectors; 0 if it has none."""
-        return self._table.arena.dimension if self._table.arena is not None else 0
 
-    @property
-    def lost_vectors(self) -> Mask:
-        """None of them is lost."""
-        return np.zeros(len(self.numbers), np.bool_)
+class LogVectors:
+    """The vectors of one space that a log holds. None of them is lost."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self.dimension = arena.dimension
+        self.numbers: U64 = np.array(arena.numbers, np.uint64)
+        self.lost_vectors: Mask = np.zeros(len(self.numbers), np.bool_)
 
     def take(self, rows: Rows) -> Matrix:
         """These vectors."""
-        assert self._table.arena is not None
-        taken: Matrix = self._table.arena.block()[0][rows]
+        taken: Matrix = self._arena.block()[0][rows]
         return taken

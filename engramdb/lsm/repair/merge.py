@@ -1,4 +1,4 @@
-"""Makes one sorted set of versions, and one of vectors, out of everything that is intact.
+"""Makes one sorted set of versions out of everything that is intact.
 
 What ended a version is known from the file that held it, or follows from its successor. Where a
 newer version of a memory or connection is known to be lost, the older one comes back: as a new
@@ -21,11 +21,10 @@ from engramdb.lsm.repair.logs import SalvagedLog
 from engramdb.lsm.repair.report import Findings
 from engramdb.lsm.repair.segments import SalvagedSegment
 from engramdb.lsm.repair.sources import Sources
-from engramdb.lsm.repair.vectors import SalvagedVectors
+from engramdb.lsm.repair.spaces import SalvagedSpaces
 from engramdb.lsm.retention import Mask
 from engramdb.lsm.rewrite import inverse_order, pieces
 from engramdb.lsm.rows import RowColumns
-from engramdb.lsm.vector_file import Matrix, VectorColumns, norms_of
 
 _EMPTY = -1  # a row without a payload of its own: a tombstone of the repair
 
@@ -41,14 +40,14 @@ class Merged:
 
 
 class Merge:
-    """Merges the versions and vectors of `sources`."""
+    """Merges the versions of `sources`."""
 
     def __init__(self, sources: Sources, commits: Commits, findings: Findings) -> None:
         self._sources, self._commits, self._findings = sources, commits, findings
         self._inputs: Sequence[SalvagedSegment | SalvagedLog] = [*sources.segments, *sources.logs]
         parts = [source.columns() for source in self._inputs]
         self._bases = np.cumsum([0, *map(len, parts)])
-        self._vectors = _Vectors(sources)
+        self.vectors = SalvagedSpaces(sources)
         self.merged = self._merge(parts)
 
     # Versions
@@ -94,16 +93,20 @@ class Merge:
         )
 
     def _resolve_vectors(self, rows: RowColumns) -> None:
-        missing = (rows.vector != np.uint64(NO_VECTOR)) & ~self._vectors.have(rows.vector)
+        """A version without its vector: a memory goes on without one, and an edge that was there to
+        carry it ends, so that no older one takes its place beside newer ones."""
+        self.vectors.settle(rows)
+        missing = (rows.vector != np.uint64(NO_VECTOR)) & ~self.vectors.have(rows)
         if not bool(missing.any()):
             return
         which = np.flatnonzero(missing)
-        versions = self._versions(rows, which)
-        self._findings.lose_vectors([(key, seq) for _, key, seq in versions])
+        high, low = rows.owners()
+        keys = to_list(join(high[which], low[which]))
+        self._findings.lose_vectors(list(zip(keys, rows.seq[which].tolist(), strict=True)))
         if not self._findings.must_rebuild:
             self._findings.note(f"{len(which)} versions refer to vectors that are in no file")
         rows.vector[which] = NO_VECTOR
-        rows.kind[which] = PUT
+        rows.kind[which] = np.where(rows.record_class[which] == EDGE, TOMBSTONE, PUT)
 
     def _supersede(self, rows: RowColumns, known: Mask) -> None:
         """Where each version ended: as its file says, if it does, or where its successor begins."""
@@ -130,7 +133,10 @@ class Merge:
         """The newest version that is left of a memory or connection becomes the current one."""
         rows = merged.rows
         which = np.flatnonzero(
-            rows.key_starts() & (rows.superseded != np.uint64(NEVER)) & (rows.kind != TOMBSTONE)
+            rows.key_starts()
+            & (rows.superseded != np.uint64(NEVER))
+            & (rows.kind != TOMBSTONE)
+            & self._fit_their_memory(rows)
         )
         if not len(which):
             return
@@ -138,12 +144,35 @@ class Merge:
         copies = rows.take(which)
         copies.seq = np.full(len(which), seq, np.uint64)
         copies.time = np.full(len(which), time, np.uint64)
-        copies.kind = np.where(copies.vector == np.uint64(NO_VECTOR), PUT, PATCH).astype(np.uint8)
+        shares = copies.vector != np.uint64(NO_VECTOR)
+        copies.kind = np.where(shares, PATCH, PUT).astype(np.uint8)
         copies.superseded = np.full(len(which), NEVER, np.uint64)
         merged.rows = RowColumns.concatenate([rows, copies])
         merged.origin = np.concatenate((merged.origin, merged.origin[which]))
         merged.restored = len(which)
         self._order(merged)
+
+    @staticmethod
+    def _fit_their_memory(rows: RowColumns) -> Mask:
+        """False for edges that carry a vector which the newest version that is left of their memory
+        has not: it would stand beside vectors of another time."""
+        fit = np.ones(len(rows), np.bool_)
+        at = np.flatnonzero(rows.record_class == EDGE)
+        at = at[[name is not None for name in rows.spaces()[at]]]
+        newest = np.flatnonzero(rows.key_starts() & (rows.record_class == MEMORY))
+        if not len(at) or not len(newest):
+            return fit
+        high, low = (column[at] for column in rows.owners())
+        place = first_at_least(rows.high[newest], rows.low[newest], high, low)
+        memory = newest[np.minimum(place, len(newest) - 1)]
+        seq = rows.seq[memory]
+        fit[at] = (
+            (rows.high[memory] == high)
+            & (rows.low[memory] == low)
+            & (rows.seq[at] <= seq)
+            & (seq < rows.superseded[at])
+        )
+        return fit
 
     def _disconnect(self, merged: Merged) -> None:
         """A connection needs a memory at both ends."""
@@ -187,7 +216,7 @@ class Merge:
         merged.origin = np.concatenate(
             (merged.origin[keep], np.full(int(np.count_nonzero(~fresh)), _EMPTY, np.int64))
         )
-        merged.disconnected = len(ended)
+        merged.disconnected = sum(name is None for name in rows.spaces()[ended])
 
     @staticmethod
     def _order(merged: Merged) -> None:
@@ -215,90 +244,3 @@ class Merge:
             yield Payloads.concatenate(parts).take(
                 inverse_order(np.concatenate(places), stop - start)
             )
-
-    # Vectors
-
-    @property
-    def dimension(self) -> int:
-        """Of all vectors; 0 if there are none."""
-        return self._vectors.dimension
-
-    def vector_columns(self) -> VectorColumns:
-        """The vectors that versions refer to, by number; norms apart, for which see take()."""
-        rows = self.merged.rows
-        used = np.flatnonzero(rows.vector != np.uint64(NO_VECTOR))
-        used = used[np.lexsort((rows.seq[used], rows.vector[used]))]
-        numbers, first, count = np.unique(rows.vector[used], return_index=True, return_counts=True)
-        last = first + count - 1
-        born, final = used[first], used[last]
-        return VectorColumns(
-            numbers,
-            rows.high[born],
-            rows.low[born],
-            rows.seq[born],
-            rows.superseded[final],
-            self._vectors.norms(numbers),
-        )
-
-    def take(self, numbers: U64) -> Matrix:
-        """The vectors of these numbers."""
-        return self._vectors.take(numbers)
-
-
-class _Vectors:
-    """All vectors that are intact, by number."""
-
-    def __init__(self, sources: Sources) -> None:
-        spaces = sources.manifest.spaces
-        inputs: list[SalvagedVectors | SalvagedLog] = [*sources.vectors, *sources.logs]
-        inputs = [source for source in inputs if len(source.numbers)]
-        self.dimension = spaces[0].dimension if spaces else _most_common(inputs)
-        self._inputs = [source for source in inputs if source.dimension == self.dimension]
-        numbers = np.concatenate(
-            [np.empty(0, np.uint64), *(source.numbers for source in self._inputs)]
-        )
-        lost = np.concatenate(
-            [np.empty(0, np.bool_), *(source.lost_vectors for source in self._inputs)]
-        )
-        source = np.repeat(
-            np.arange(len(self._inputs)), [len(source.numbers) for source in self._inputs]
-        )
-        row = np.concatenate(
-            [np.empty(0, np.int64), *(np.arange(len(one.numbers)) for one in self._inputs)]
-        )
-        intact = np.flatnonzero(~lost)
-        self._numbers, first = np.unique(numbers[intact], return_index=True)
-        self._source, self._row = source[intact[first]], row[intact[first]]
-
-    def have(self, numbers: U64) -> Mask:
-        """Which of these are intact."""
-        if not len(self._numbers):
-            return np.zeros(len(numbers), np.bool_)
-        at = np.minimum(np.searchsorted(self._numbers, numbers), len(self._numbers) - 1)
-        found: Mask = self._numbers[at] == numbers
-        return found
-
-    def take(self, numbers: U64) -> Matrix:
-        """(n, dimension) float32."""
-        at = np.searchsorted(self._numbers, numbers)
-        made = np.empty((len(numbers), self.dimension), np.float32)
-        for i, source in enumerate(self._inputs):
-            mine = np.flatnonzero(self._source[at] == i)
-            if len(mine):
-                made[mine] = source.take(self._row[at[mine]])
-        return made
-
-    def norms(self, numbers: U64) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        """The Euclidean norms, worked out anew, some thousand rows at a time."""
-        norms = np.empty(len(numbers), np.float32)
-        step = max(1, 2**22 // max(1, self.dimension))
-        for start in range(0, len(numbers), step):
-            norms[start : start + step] = norms_of(self.take(numbers[start : start + step]))
-        return norms
-
-
-def _most_common(inputs: Sequence[SalvagedVectors | SalvagedLog]) -> int:
-    counts: dict[int, int] = {}
-    for source in inputs:
-        counts[source.dimension] = counts.get(source.dimension, 0) + len(source.numbers)
-    return max(counts, key=lambda dimension: counts[dimension], default=0)

@@ -19,7 +19,7 @@ from engramdb.lsm.copies import link_or_copy
 from engramdb.lsm.core import DIRECTORIES, Core
 from engramdb.lsm.derived import remove_all
 from engramdb.lsm.environment import Environment, Lock
-from engramdb.lsm.keys import Rows
+from engramdb.lsm.keys import U64, Rows
 from engramdb.lsm.log_writer import read_visible
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.opening import REPAIR_NOTE, highest_number, lock_directory
@@ -101,7 +101,7 @@ class _Repair:
             is_complete=self._commits.lost_nothing and not self._sources.stale,
             settings_of=self._sources.manifest.number,
             versions=len(merged.rows),
-            vectors=len(self._merge.vector_columns()),
+            vectors=sum(len(columns) for _, columns in self._merge.vectors.columns(merged.rows)),
             versions_lost=findings.versions_lost,
             vectors_lost=findings.vectors_lost,
             commits_lost=findings.commits_lost(),
@@ -163,7 +163,9 @@ class _Repair:
         manifest = msgspec.structs.replace(self._sources.manifest, number=self._number - 1)
         commits = self._commits
         version = Version(Memtable(0, 1), (), (), ())
-        columns = self._merge.vector_columns()
+        vectors = self._merge.vectors
+        spaces = vectors.columns(self._merge.merged.rows)
+        highest = max((int(columns.number.max()) for _, columns in spaces), default=0)
         core = Core(
             self._environment,
             self._directory,
@@ -171,21 +173,23 @@ class _Repair:
             manifest,
             State(version, commits.last_seq, commits.last_time, commits.history_floor),
             next_file=self._next_file(),
-            next_vector=max(manifest.next_vector, int(columns.number.max(initial=0)) + 1),
+            next_vector=max(manifest.next_vector, highest + 1),
             read_only=False,
             cache=BlockCache(1),
             lock=lock,
         )
+        core.spaces = vectors.table
         try:
             entry = write_rows(core, self._merge.merged.rows, self._merge.payloads())
             written = []
-            if len(columns):
+            for number, columns in spaces:
 
-                def take(rows: Rows) -> Matrix:
-                    return self._merge.take(columns.number[rows])
+                def take(rows: Rows, numbers: U64 = columns.number) -> Matrix:
+                    return vectors.take(numbers[rows])
 
                 keep = np.ones(len(columns), np.bool_)
-                written = write_vectors(core, columns, self._merge.dimension, take, keep)
+                dimension = vectors.dimension_of(number)
+                written += write_vectors(core, columns, dimension, take, keep, number)
             with core.manifest_lock:
                 core.publish(
                     (open_segment(core, entry),) if entry is not None else (),
