@@ -31,8 +31,9 @@ from engramdb.lsm.records import (
     is_connection,
 )
 from engramdb.lsm.rows import EdgeColumns
-from engramdb.lsm.snapshot import Snapshot, VectorRun
+from engramdb.lsm.snapshot import Snapshot
 from engramdb.lsm.vector_file import extreme, inverse, norms_of
+from engramdb.lsm.vector_run import VectorRun
 from engramdb.model.moments import now_us
 from engramdb.query.source import Rows
 

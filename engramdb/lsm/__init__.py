@@ -26,7 +26,8 @@ from engramdb.lsm.purge import PurgeReport
 from engramdb.lsm.records import Batch, Change, Commit, Edge, GuardFailed, Record
 from engramdb.lsm.repair import RepairReport, repair
 from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
-from engramdb.lsm.snapshot import Snapshot, VectorRun
+from engramdb.lsm.snapshot import Snapshot
+from engramdb.lsm.vector_run import VectorRun
 from engramdb.lsm.verification import VerifyReport
 
 __all__ = [

@@ -4,10 +4,9 @@ changes."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +16,11 @@ from engramdb.lsm import memory_run
 from engramdb.lsm.adjacency import EdgeRun, SegmentRun
 from engramdb.lsm.arena import Arena
 from engramdb.lsm.attribute_columns import AttributeColumns
+from engramdb.lsm.commit_times import first_after, last_until, time_of
 from engramdb.lsm.edge_index import TableRun
-from engramdb.lsm.keys import U64, KeyMatrix, Rows, split, to_list
+from engramdb.lsm.keys import KeyMatrix, Rows, split, to_list
 from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.memtable import Memtable
-from engramdb.lsm.payloads import Payloads
 from engramdb.lsm.records import (
     DEFAULT_SPACE,
     EDGE,
@@ -33,81 +32,12 @@ from engramdb.lsm.records import (
     Vector,
     is_connection,
 )
-from engramdb.lsm.rows import EdgeColumns
+from engramdb.lsm.row_batch import BATCH_ROWS, RowBatch, batch_of
 from engramdb.lsm.segment import Segment
 from engramdb.lsm.segment_edges import edges_around, edges_between
 from engramdb.lsm.vector_file import VectorFile
+from engramdb.lsm.vector_run import VectorRun
 from engramdb.lsm.version import Version
-
-
-class VectorRun(Protocol):
-    """Vectors that a similarity search multiplies with one matrix product."""
-
-    rows: int
-    dimension: int
-
-    @property
-    def matrix(self) -> npt.NDArray[np.float32]:
-        """(rows, dimension) float32, C-contiguous, not to be written to."""
-
-    def product(self, query: Vector) -> npt.NDArray[np.float32]:
-        """matrix @ query, (rows,) float32."""
-
-    @property
-    def inverse_norms(self) -> npt.NDArray[np.float32]:
-        """(rows,) float32; 0 for a zero vector."""
-
-    @property
-    def extreme_rows(self) -> Rows:
-        """Rows whose norm lies outside 1e-15..1e15: float32 products are not safe there."""
-
-    def hidden(self, seq: int) -> Rows | None:
-        """Row numbers not visible at a seq; None if all rows are visible."""
-
-    def rows_of(self, numbers: U64) -> Rows:
-        """The row of each of these vector numbers, -1 for those that are not in this run."""
-
-    def keys(self, rows: Rows) -> list[bytes]:
-        """The 16-byte keys of these rows."""
-
-    def owners(self) -> tuple[U64, U64]:
-        """(high, low): the keys of all rows."""
-
-
-@dataclass(slots=True)
-class RowBatch:
-    """A batch of visible versions, as columns. Payloads are decoded when asked for."""
-
-    record_class: int
-    keys: KeyMatrix
-    seqs: U64
-    times: U64
-    vectors: U64
-    _source: Memtable | Segment
-    _rows: Rows
-
-    def __len__(self) -> int:
-        return len(self.seqs)
-
-    def payloads(self) -> list[bytes]:
-        """The payloads, in the order of the keys."""
-        if isinstance(self._source, Memtable):
-            listed = self._source.payloads
-            return [listed[row] for row in self._rows.tolist()]
-        first, last = int(self._rows[0]), int(self._rows[-1]) + 1
-        part: Payloads = self._source.payloads(first, last)
-        if len(part) != len(self._rows):
-            part = part.take(self._rows - first)
-        return part.to_list()
-
-    def edges(self) -> EdgeColumns:
-        """The columns that only edges have."""
-        if isinstance(self._source, Memtable):
-            return self._source.edge_columns(self._rows.tolist())
-        return self._source.edges.take(self._rows - self._source.ranges[EDGE][0])
-
-
-BATCH_ROWS: Final = 16_384
 
 _edge_key: Final = attrgetter("key")
 
@@ -131,21 +61,9 @@ class Snapshot:
     def time(self) -> int:
         """When its commit was made, in microseconds since the epoch; 0 if nothing is left of it."""
         if self._time is None:
-            self._time = self._find_time()
+            found = (time_of(source, self.seq) for source in self._sources())
+            self._time = next((time for time in found if time is not None), 0)
         return self._time
-
-    def _find_time(self) -> int:
-        """Of one row of the commit: it may have written a million."""
-        for source in self._sources():
-            if isinstance(source, Memtable):
-                row = source.rows_until(self.seq) - 1
-                if row >= 0 and source.seq[row] == self.seq:
-                    return source.time[row]
-            elif source.entry.seq_max >= self.seq:
-                rows = np.flatnonzero(source.seq.array() == np.uint64(self.seq))
-                if len(rows):
-                    return source.time[int(rows[0])]
-        return 0
 
     @property
     def version(self) -> Version:
@@ -402,30 +320,7 @@ class Snapshot:
         for source in self._sources():
             rows = self._visible(source, record_class)
             for start in range(0, len(rows), BATCH_ROWS):
-                yield self._batch(source, record_class, rows[start : start + BATCH_ROWS])
-
-    def _batch(self, source: Memtable | Segment, record_class: int, rows: Rows) -> RowBatch:
-        if isinstance(source, Memtable):
-            picked = rows.tolist()
-            keys = np.frombuffer(b"".join([source.keys[r] for r in picked]), np.uint8)
-            return RowBatch(
-                record_class,
-                keys.reshape(-1, 16),
-                np.array([source.seq[r] for r in picked], np.uint64),
-                np.array([source.time[r] for r in picked], np.uint64),
-                np.array([source.vector[r] for r in picked], np.uint64),
-                source,
-                rows,
-            )
-        return RowBatch(
-            record_class,
-            source.keys(rows),
-            source.seq.take(rows),
-            source.time.take(rows),
-            source.vector.take(rows),
-            source,
-            rows,
-        )
+                yield batch_of(source, record_class, rows[start : start + BATCH_ROWS])
 
     def count(self, record_class: int) -> int:
         """How many records of a class are visible."""
@@ -551,37 +446,10 @@ class Snapshot:
         """The last commit at or before a time in microseconds since the epoch; 0 if none."""
         if 0 < self.time <= time:
             return self.seq  # although nothing that it wrote may be left
-        best = 0
-        for source in self._sources():
-            if isinstance(source, Memtable):
-                count = source.rows_until(self.seq)
-                times = np.frombuffer(source.time[:count], np.int64)
-                at = int(np.searchsorted(times, time, "right"))
-                if at:
-                    best = max(best, source.seq[at - 1])
-            elif source.entry.time_max <= time and source.entry.seq_max <= self.seq:
-                best = max(best, source.entry.seq_max)
-            elif source.entry.time_min <= time:
-                seqs = source.seq.array()
-                early = seqs[source.time.array() <= np.uint64(max(time, 0))]
-                early = early[early <= np.uint64(self.seq)]
-                if len(early):
-                    best = max(best, int(early.max()))
-        return best
+        return max((last_until(source, self.seq, time) for source in self._sources()), default=0)
 
     def seq_after(self, time: int) -> int:
         """The first commit after a time in microseconds that has left anything; seq + 1 if none."""
-        best = self.seq if self.time > time else self.seq + 1
-        for source in self._sources():
-            if isinstance(source, Memtable):
-                count = source.rows_until(self.seq)
-                times = np.frombuffer(source.time[:count], np.int64)
-                at = int(np.searchsorted(times, time, "right"))
-                if at < count:
-                    best = min(best, source.seq[at])
-            elif source.entry.time_min > time:
-                best = min(best, source.entry.seq_min)
-            elif source.entry.time_max > time:
-                late = source.seq.array()[source.time.array() > np.uint64(max(time, 0))]
-                best = min(best, int(late.min()))
-        return best
+        last = self.seq if self.time > time else self.seq + 1
+        firsts = (first_after(source, self.seq, time) for source in self._sources())
+        return min([last, *(first for first in firsts if first is not None)])

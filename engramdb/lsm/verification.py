@@ -15,8 +15,8 @@ from engramdb.lsm.cross_check import cross_check
 from engramdb.lsm.log_writer import log_path, read_visible
 from engramdb.lsm.manifest import FileEntry
 from engramdb.lsm.recovery import Replay, logs_of, open_files, read_whole
+from engramdb.lsm.row_batch import BATCH_ROWS
 from engramdb.lsm.segment import Segment
-from engramdb.lsm.snapshot import BATCH_ROWS
 
 _DAMAGE = (CorruptionError, IncompatibleFormatError)
 

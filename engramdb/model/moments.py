@@ -17,6 +17,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_WITHOUT_ZONE: Final = datetime(1970, 1, 1)
 
 
+ticks_ns: Final = time.perf_counter_ns
+"""Nanoseconds since some moment: for durations."""
+
+
 def now_us() -> int:
     """The wall clock, in microseconds since the epoch."""
     return time.time_ns() // 1000

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from time import perf_counter_ns
 from typing import NamedTuple
+
+from engramdb.model.moments import ticks_ns
 
 
 class Stage(NamedTuple):
@@ -52,11 +53,11 @@ class Trace:
     def __init__(self) -> None:
         self.plan = ""
         self.stages: list[Stage] = []
-        self._since_ns = perf_counter_ns()
+        self._since_ns = ticks_ns()
 
     def stage(self, name: str, rows_in: int, rows_out: int, detail: str = "") -> None:
         """A stage has just ended."""
-        now_ns = perf_counter_ns()
+        now_ns = ticks_ns()
         self.stages.append(Stage(name, detail, rows_in, rows_out, (now_ns - self._since_ns) / 1e6))
         self._since_ns = now_ns
 

@@ -17,7 +17,8 @@ from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix
 from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.records import DEFAULT_SPACE, MEMORY, Edge, Record, Vector
-from engramdb.lsm.snapshot import Snapshot, VectorRun
+from engramdb.lsm.snapshot import Snapshot
+from engramdb.lsm.vector_run import VectorRun
 from engramdb.model.memory_node import MemoryNode
 from engramdb.query.moment import Moment
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from engramdb.lsm.keys import U64, Rows
 from engramdb.lsm.records import NO_VECTOR
-from engramdb.lsm.snapshot import VectorRun
+from engramdb.lsm.vector_run import VectorRun
 
 
 class Located(NamedTuple):
