@@ -12,6 +12,7 @@ from benchmarks.workloads import (
     calls,
     compaction,
     disk,
+    graph,
     million,
     opening,
     recovery,
@@ -38,4 +39,5 @@ WORKLOADS: dict[str, Workload] = {
     "compaction": compaction.run,
     "million": million.run,
     "versions": versions.run,
+    "graph": graph.run,
 }

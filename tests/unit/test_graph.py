@@ -490,3 +490,33 @@ def test_readers_walk_while_others_write(db: Database, monkeypatch: pytest.Monke
         thread.join()
     assert failures == []
     assert len(db.traverse(ids[0], 1000)) == 399
+
+
+def test_a_tombstone_in_a_file_stays_one_when_a_connection_comes_back(db: Database) -> None:
+    a, b = some(db, 2)
+    db.connect(a, b)
+    db.disconnect(a, b)
+    db.flush()
+    assert db.traverse(a, 1) == []
+    gone = db.last_seq
+    db.connect(a, b)
+    for reader, there in ((db, 1), (db.as_of(gone), 0), (db.as_of(gone - 1), 1)):
+        assert len(reader.traverse(a, 1)) == len(reader.get_connections(a)) == there
+
+
+def test_a_reader_beside_the_writer_follows_it(tmp_path: Any) -> None:
+    with Database.file_based(tmp_path / "db") as writer:
+        a, b, c = some(writer, 3)
+        chain(writer, [a, b, c])
+        writer.flush()
+        with Database.open(tmp_path / "db", read_only=True) as reader:
+            assert reader.traverse(a, 5) == [(b, 1), (c, 2)]
+            writer.disconnect(a, b)
+            writer.connect(a, c)
+            assert reader.traverse(a, 5) == [(b, 1), (c, 2)]
+            reader.refresh()
+            assert reader.traverse(a, 5) == [(c, 1)] and len(reader.get_connections(a)) == 1
+            writer.flush()
+            writer.disconnect(a, c)
+            reader.refresh()
+            assert reader.traverse(a, 5) == [] == reader.get_connections(a)
