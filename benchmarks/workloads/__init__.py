@@ -14,6 +14,7 @@ from benchmarks.workloads import (
     compaction,
     disk,
     filters,
+    graph,
     million,
     opening,
     recovery,
@@ -42,4 +43,5 @@ WORKLOADS: dict[str, Workload] = {
     "compaction": compaction.run,
     "million": million.run,
     "versions": versions.run,
+    "graph": graph.run,
 }

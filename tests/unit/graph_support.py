@@ -1,12 +1,32 @@
-"""A graph as plain dicts: what traversals of the database are compared with."""
+"""Small graphs, and a graph as plain dicts: what those of the database are compared with."""
 
 from __future__ import annotations
 
+import itertools
+import uuid
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from engramdb import Database, MemoryNode
+
 Name = tuple[str, str, str]
 """Source, target and type of a connection."""
+
+
+def some(db: Database, count: int) -> list[str]:
+    """Ids in ascending order."""
+    return db.save_many([MemoryNode() for _ in range(count)])
+
+
+def chain(db: Database, ids: list[str], **how: Any) -> None:
+    """Connect each memory to the next."""
+    for source, target in itertools.pairwise(ids):
+        db.connect(source, target, **how)
+
+
+def key_of(memory_id: str) -> bytes:
+    """The 16-byte key of an id."""
+    return uuid.UUID(memory_id).bytes
 
 
 class PlainGraph:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +10,11 @@ import numpy as np
 import pytest
 
 import engramdb
-from engramdb import Database, InvalidInputError, MemoryNode, MemoryNotFoundError, Visit
+from engramdb import Database, InvalidInputError, MemoryNotFoundError, Visit
 from engramdb.index.graph import within_hops
 from engramdb.lsm.keys import join, to_list
 from engramdb.lsm.records import Batch, is_connection
-from engramdb.lsm.segment import Segment
+from tests.unit.graph_support import chain, key_of, some
 
 MISSING = str(uuid.uuid4())
 
@@ -25,20 +23,6 @@ MISSING = str(uuid.uuid4())
 def db() -> Iterator[Database]:
     with Database.in_memory() as database:
         yield database
-
-
-def some(db: Database, count: int) -> list[str]:
-    """Ids in ascending order."""
-    return db.save_many([MemoryNode() for _ in range(count)])
-
-
-def chain(db: Database, ids: list[str], **how: Any) -> None:
-    for source, target in itertools.pairwise(ids):
-        db.connect(source, target, **how)
-
-
-def key_of(memory_id: str) -> bytes:
-    return uuid.UUID(memory_id).bytes
 
 
 # traverse
@@ -384,109 +368,3 @@ def test_edges_of_the_database_itself_are_not_shown(db: Database) -> None:
         db.connect(a, b, "\0own")
     db.delete(a)
     assert db._engine.latest().edges_from(key_of(a)) == [], "they go with their memory"
-
-
-# Hubs
-
-
-def hub(db: Database, spokes: int, outgoing: bool) -> tuple[str, list[str]]:
-    center, *ids = some(db, spokes + 1)
-    with db.transaction() as tx:
-        for each in ids:
-            tx.connect(*((center, each) if outgoing else (each, center)))
-    return center, ids
-
-
-@pytest.mark.parametrize("outgoing", [True, False])
-@pytest.mark.parametrize("flushed", [True, False])
-def test_a_hub_is_not_walked_for_one_of_its_connections(
-    db: Database, outgoing: bool, flushed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    center, ids = hub(db, 500, outgoing)
-    db.connect(ids[0], ids[1])
-    if flushed:
-        db.flush()
-    read = 0
-
-    def count(method: Any) -> Any:
-        def counted(self: Any, *arguments: Any) -> Any:
-            nonlocal read
-            found = method(self, *arguments)
-            read += len(found) if isinstance(found, list) else 1
-            return found
-
-        return counted
-
-    monkeypatch.setattr(Segment, "kept_edge", count(Segment.kept_edge))
-    table = type(db._engine.latest().version.active)
-    monkeypatch.setattr(table, "edges", count(table.edges))
-    pair = (center, ids[7]) if outgoing else (ids[7], center)
-    assert db.disconnect(*pair) and not db.disconnect(*pair)
-    with db.transaction() as tx:
-        pair = (center, ids[8]) if outgoing else (ids[8], center)
-        assert tx.disconnect(*pair)
-    assert db.delete(ids[9])
-    db.connect(*pair)
-    assert 0 < read < 40
-    assert len(db.traverse(center, 1, direction="both")) == 498
-
-
-def test_a_disconnection_concerns_the_pair_alone(db: Database) -> None:
-    a, b, c = some(db, 3)
-    db.connect(a, b)
-    with db.transaction() as tx:
-        tx.disconnect(a, b)
-        db.connect(a, c)  # of the same memory, but not between the two
-    assert db.traverse(a, 1) == [(c, 1)]
-    db.connect(a, b)
-    with pytest.raises(engramdb.ConflictError), db.transaction() as tx:
-        tx.disconnect(a, b)
-        db.connect(a, b, "another")
-    assert len(db.get_connections(a)) == 3
-
-
-def test_many_versions_of_one_connection_are_one(db: Database) -> None:
-    a, b = some(db, 2)
-    for number in range(300):
-        db.connect(a, b, strength=number / 300)
-    table = db._engine.latest().version.active
-    assert len(table.outgoing[key_of(a)]) == 1 == len(table.incoming[key_of(b)])
-    assert [each.strength for each in db.get_connections(a)] == [299 / 300]
-    for seq in (1, 2, 150, 301):
-        found = db.as_of(seq).get_connected_to(b)
-        assert [each.strength for each in found] == ([(seq - 2) / 300] if seq > 1 else [])
-
-
-# Threads
-
-
-def test_readers_walk_while_others_write(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chain grows at its end: whoever walks it sees a beginning of it that never shrinks."""
-    monkeypatch.setattr("engramdb.lsm.edge_index.TAIL_MIN", 8)
-    ids = some(db, 400)
-    failures: list[BaseException]
-    stop, failures = threading.Event(), []
-
-    def walk() -> None:
-        last = 0
-        try:
-            while not stop.is_set():
-                seen = db.traverse(ids[0], 1000)
-                assert seen == [(ids[hops], hops) for hops in range(1, len(seen) + 1)]
-                assert len(seen) >= last
-                last = len(seen)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=walk) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for number, pair in enumerate(itertools.pairwise(ids)):
-        db.connect(*pair)
-        if number == 250:
-            db.flush()
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert len(db.traverse(ids[0], 1000)) == 399
