@@ -265,6 +265,8 @@ class Segment:
 
     def payloads_at(self, rows: Rows) -> list[bytes]:
         """The payloads of any rows, in their order; each block of them is opened once."""
+        if not len(rows):
+            return []
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         numbers, firsts = np.unique(ascending // BLOCK_ROWS, return_index=True)

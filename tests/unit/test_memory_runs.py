@@ -125,6 +125,8 @@ def test_a_run_tells_of_its_rows_what_single_reads_tell() -> None:
                 assert payload == record.payload
             seen += keys
             assert len(run.columns()) > int(run.rows[-1])
+            assert run.payloads(rows[:0]) == []
+            assert run.keys(rows[:0]).shape == (0, 16)
         assert sorted(seen) == sorted(map(key, range(200))), moment
     engine.close()
 
