@@ -48,14 +48,19 @@ values = st.recursive(
     scalars,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.lists(scalars, min_size=31, max_size=34),
+        st.builds(lambda value, count: [value] * count, scalars, st.integers(31, 34)),
         st.dictionaries(st.sampled_from(KEYS), inner, max_size=2),
     ),
     max_leaves=5,
 )
 attributes = st.one_of(
     st.dictionaries(st.sampled_from(KEYS), values, max_size=3),
-    st.dictionaries(st.sampled_from(MANY_KEYS), scalars, min_size=20, max_size=40),
+    st.builds(
+        lambda first, count, value: {MANY_KEYS[first - i]: value for i in range(count)},
+        st.integers(0, 99),
+        st.integers(20, 40),
+        scalars,
+    ),
 )
 
 

@@ -55,7 +55,7 @@ def runs(draw: st.DrawFn) -> ListedRun:
     return ListedRun(AttributeColumns.concatenate(columns), payloads)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(runs(), st.lists(filters, min_size=1, max_size=6), st.data())
 def test_a_mask_answers_as_row_by_row(run: ListedRun, asked: list[F], data: st.DataObject) -> None:
     rows = run.rows
