@@ -52,7 +52,8 @@ class AttributeColumns:
     def of(
         created: U64, valid_from: U64, valid_until: U64, fields: Fields, rest: Mask | None
     ) -> AttributeColumns:
-        """Packs the columns; the rarest fields beyond FIELDS_MAX are left to the payloads."""
+        """Packs the columns. A field that tells nothing of any row is left out, for its name may be
+        what was to be erased; the rarest beyond FIELDS_MAX are left to the payloads."""
         kept, rest = _bounded(fields, rest)
         return AttributeColumns(
             Column.of(created),
@@ -75,7 +76,7 @@ class AttributeColumns:
             self.created.take(rows),
             _filled(self.valid_from, ALWAYS_FROM, len(self))[rows],
             _filled(self.valid_until, ALWAYS_UNTIL, len(self))[rows],
-            {path: field for path, field in taken.items() if field.present != (ABSENT,)},
+            taken,
             None if self.rest is None else self.rest[rows],
         )
 
@@ -102,11 +103,12 @@ class AttributeColumns:
 
 def _bounded(fields: Fields, rest: Mask | None) -> tuple[Fields, Mask | None]:
     """At most FIELDS_MAX fields, in the order of their paths."""
-    kept = list(fields)
+    kept = [path for path in fields if not {ABSENT, UNKNOWN}.issuperset(fields[path].present)]
     if len(kept) > FIELDS_MAX:
-        counts = Counter({path: fields[path].there for path in sorted(fields)})
+        counts = Counter({path: fields[path].there for path in sorted(kept)})
         kept = [path for path, _ in counts.most_common(FIELDS_MAX)]
-        for path in fields.keys() - set(kept):
+    for path in fields.keys() - set(kept):
+        if fields[path].present != (ABSENT,):
             beyond = ~fields[path].kinds.within(ABSENT, ABSENT)
             rest = beyond if rest is None else rest | beyond
     return {path: fields[path] for path in sorted(kept)}, rest

@@ -15,6 +15,7 @@ f00.e.kind, f00.e.value, f00.e.text, f00.e.size   the elements of all lists
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Final
@@ -41,6 +42,7 @@ from engramdb.lsm.field import (
 from engramdb.lsm.payloads import decompress
 
 FIELDS: Final = "attr.fields"
+_NAME: Final = re.compile(r"attr\..*|f\d\d\..*")
 _LEVEL: Final = 1
 _NUMBER_MAX: Final = 2**64 - 1
 
@@ -70,6 +72,11 @@ def _write_field(writer: ContainerWriter, name: str, field: Field) -> None:
         compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
         writer.blob(f"{name}.text", compressor.compress(field.dictionary.data))
         writer.column(f"{name}.size", field.dictionary.sizes.astype(np.uint64))
+
+
+def names_in(reader: ContainerReader) -> list[str]:
+    """The names of the sections that are described here."""
+    return [name for name in reader.names() if _NAME.fullmatch(name)]
 
 
 class StoredColumns(AttributeColumns):

@@ -9,11 +9,14 @@ import numpy as np
 from engramdb.errors import CorruptionError, IncompatibleFormatError
 from engramdb.lsm import log_format, log_reader
 from engramdb.lsm import manifest as manifests
+from engramdb.lsm.attribute_check import contradictions
+from engramdb.lsm.attribute_sections import StoredColumns
 from engramdb.lsm.container import MARKS, SEGMENT, VECTORS, ContainerReader
 from engramdb.lsm.core import Core, live_names
 from engramdb.lsm.cross_check import cross_check
 from engramdb.lsm.log_writer import log_path, read_visible
 from engramdb.lsm.manifest import FileEntry
+from engramdb.lsm.records import MEMORY
 from engramdb.lsm.recovery import Replay, logs_of, open_files, read_whole
 from engramdb.lsm.row_batch import BATCH_ROWS
 from engramdb.lsm.segment import Segment
@@ -78,6 +81,7 @@ def _check_files(core: Core, found: _Found, *, follows: bool) -> None:
         found.versions += segment.rows
         try:
             found.problems += _check_segment(segment)
+            found.problems += _check_attributes(core, segment)
         except _DAMAGE as error:
             found.problems.append(str(error))
     if follows:
@@ -147,6 +151,16 @@ def _check_segment(segment: Segment) -> list[str]:
     if len(columns.edges):
         problems += _check_adjacency(segment)
     return problems
+
+
+def _check_attributes(core: Core, segment: Segment) -> list[str]:
+    """Whether the columns of attributes are what the payloads say, read from the disk again."""
+    columns_of = core.options.columns_of
+    if columns_of is None or not segment.has_attributes:
+        return []
+    told = StoredColumns(segment.reader, segment.ranges[MEMORY][1])
+    wrong = contradictions(told, segment.made_attributes(columns_of))
+    return [f"{segment.reader.path}: {problem}" for problem in wrong]
 
 
 def _check_adjacency(segment: Segment) -> list[str]:

@@ -93,6 +93,11 @@ def _traces_in_container(data: bytes, needles: Needles) -> Iterator[str]:
             values = set(decoded(encoding, base, length, stored).tolist())
             if values & needles.halves:
                 yield f"half a key in the column {name}"
+        elif name.endswith(".text"):
+            texts = zstandard.ZstdDecompressor().decompress(stored)
+            hit = needles.found_in(texts)
+            if hit is not None:
+                yield f"{hit!r} in the dictionary {name}"
     if "blocks" in sections:
         offsets, sizes, raws = (
             decoded(*sections[f"block.{name}"]).tolist() for name in ("offset", "size", "raw")

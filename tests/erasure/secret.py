@@ -87,7 +87,7 @@ class Secret:
 
     def save(self, sync: bool | None = None) -> None:
         text, vector = self.secret_row()
-        node = engramdb.MemoryNode(vector, id=self.id, attributes={"text": text})
+        node = engramdb.MemoryNode(vector, id=self.id, attributes=self.told(text))
         reason = self.text()
         self.needles.add_text(reason[-24:])
         self.db.save(node, reason=reason, sync=sync)
@@ -99,15 +99,25 @@ class Secret:
             self.save()
             return
         text, _ = self.secret_row()
-        node.set_attribute("text", text)
+        for name, value in self.told(text).items():
+            node.set_attribute(name, value)
         self.db.save(node)
+
+    def told(self, text: str) -> dict[str, Any]:
+        """Attributes that say it in each way in which columns keep it: a long text, of which they
+        keep the beginning, a short one, an element, in a dict, a number, and as a key."""
+        short, number = text[-24:], int(text[-15:], 16)
+        self.needles.halves |= {number, number + 2**63}
+        tags, nested = [short, "tag"], {"in": short[::-1]}
+        self.needles.add_text(short[::-1])
+        return {"text": text, "s": short, "tags": tags, "d": nested, "n": number, short: True}
 
     def save_columns(self) -> None:
         """Together with two of the others."""
         text, vector = self.secret_row()
         ids = [self.others[0], self.id, self.others[1]]
         vectors = [self.vector(), vector, self.vector()]
-        self.db.save_columns(ids, vectors, [{"text": each} for each in ("x", text, "y")])
+        self.db.save_columns(ids, vectors, [{"s": "x"}, self.told(text), {"s": "y"}])
 
     def connect(self) -> None:
         """Both ways, and with itself, with words of its own."""

@@ -13,7 +13,7 @@ import msgspec
 import xxhash
 
 from engramdb.errors import EngramError
-from engramdb.lsm import log_format, log_reader
+from engramdb.lsm import AttributeColumns, log_format, log_reader
 from engramdb.lsm import manifest as manifests
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.columns import Column
@@ -39,7 +39,9 @@ _SECTION_NAMES: Final = (
     *("class.rows", "key.high", "key.low", "seq", "time", "kind", "vector", "superseded"),
     *("block.offset", "block.size", "block.raw", "block.sum", "blocks", "source.high"),
     *("source.low", "target.high", "target.low", "type", "types", "strength", "by.source"),
-    *("by.target", "matrix", "matrix.sums", "row"),
+    *("by.target", "matrix", "matrix.sums", "row", "attr.created", "attr.from", "attr.until"),
+    *("attr.rest", "attr.fields", "f00.kind", "f00.value", "f00.text", "f00.size", "f00.count"),
+    *("f00.e.kind", "f00.e.value", "f00.e.text", "f00.e.size", "f01.kind", "f01.value"),
 )
 
 
@@ -133,6 +135,12 @@ def _entry(
 
 def _read(segment: Segment) -> None:
     _tolerant(segment.columns)
+    columns = _tolerant(lambda: segment.attributes)
+    if isinstance(columns, AttributeColumns):
+        for path in columns.fields:
+            _tolerant(columns.fields.__getitem__, path)
+        for name in ("created", "valid_from", "valid_until", "rest"):
+            _tolerant(getattr, columns, name)
     for record_class in CLASSES:
         first, last = segment.ranges[record_class]
         for row in range(first, min(last, first + 3)):

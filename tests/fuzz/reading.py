@@ -18,10 +18,15 @@ from engramdb.config import DatabaseConfig
 from engramdb.errors import CorruptionError, EngramError, StoragePoisonedError
 from engramdb.lsm import Batch, Snapshot, StorageEngine
 from engramdb.lsm.environment import Environment
+from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.records import CLASSES, EDGE, MEMORY, Edge
 from engramdb.lsm.retention import KeepLast
 from engramdb.model.attributes import encode_memory
 from engramdb.model.identifiers import format_key
+from engramdb.query.attribute_filter import AttributeFilter
+from engramdb.query.masks import matching, temporal, valid
+from engramdb.query.temporal_filter import TemporalFilter
+from engramdb.query.values import counts_of, numbers_of, values_of
 from tests.fuzz.samples import IDEMPOTENCY_KEY, PATH, key
 
 P = ParamSpec("P")
@@ -34,6 +39,8 @@ _FILTERS: Final[tuple[dict[str, Any], ...]] = (
     {"text": {"$contains": "1"}},
     {"when": {"$lt": datetime(2030, 1, 1, tzinfo=UTC)}},
     {"tags": {"$contains": "a"}},
+    {"score": {"$gte": 0.5, "$lt": 1}, "text": {"$in": ["x", "memory 4"]}},
+    {"deep.er": {"$exists": True}},
 )
 
 
@@ -122,6 +129,8 @@ def read_engine(call: Reader, engine: StorageEngine) -> None:
             found = call(_scan, snapshot, record_class)
             keys.update((found or [])[:KEYS_MAX])
         call(_run, snapshot)
+        for run in call(snapshot.memory_runs) or ():
+            _read_columns(call, run)
         for wanted in sorted(keys)[: 2 * KEYS_MAX]:
             for record_class in CLASSES:
                 call(_single, snapshot, record_class, wanted)
@@ -157,6 +166,24 @@ def _run(snapshot: Snapshot) -> None:
         rows = np.arange(run.rows)
         run.keys(rows if hidden is None else np.delete(rows, hidden))
         assert not len(run.extreme_rows) or int(run.extreme_rows.max()) < run.rows
+
+
+def _read_columns(call: Reader, run: MemoryRun) -> None:
+    """Everything that reads columns of attributes."""
+    rows = run.rows
+    columns = call(run.columns)
+    for path in list(columns.fields) if columns is not None else ():
+        call(lambda path=path: columns.fields[path])  # type: ignore[union-attr]
+        for read in (values_of, numbers_of, counts_of):
+            call(read, run, rows, ".".join(path))
+    for where in _FILTERS:
+        found = call(matching, run, rows, AttributeFilter.from_dict(where))
+        assert found is None or set(found.tolist()) <= set(rows.tolist())
+    call(temporal, run, rows, TemporalFilter(0, 2**60), 0)
+    call(valid, run, rows, 2**50)
+    for read_rows in (run.keys, run.seqs, run.times, run.vectors, run.payloads):
+        found_rows = call(read_rows, rows)
+        assert found_rows is None or len(found_rows) == len(rows)
 
 
 def _single(snapshot: Snapshot, record_class: int, wanted: bytes) -> None:

@@ -22,6 +22,7 @@ from engramdb.lsm.manifest import name_of, numbers_in
 from engramdb.lsm.records import MEMORY
 from engramdb.lsm.retention import KeepLast
 from engramdb.model.attributes import encode_edge, encode_memory
+from engramdb.model.shredding import shred
 
 Files = dict[str, bytes]
 """The content of each file of a database, by its path inside the directory."""
@@ -35,6 +36,7 @@ _OPTIONS: dict[str, Any] = {
     "background": False,
     "log_allocate_bytes": 0,
     "memtable_bytes_max": 2**16,
+    "columns_of": shred,
 }
 
 

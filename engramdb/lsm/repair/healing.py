@@ -30,7 +30,7 @@ from engramdb.lsm.repair.report import Findings
 
 HEALED_BYTES_MAX: Final = 2**15  # tried bit by bit: a second or so
 READ_TRIES: Final = 3
-_SECTIONS_MAX: Final = 64
+_SECTIONS_MAX: Final = 1024  # of a segment with many attributes
 _sum = xxhash.xxh3_64_intdigest
 
 

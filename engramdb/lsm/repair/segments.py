@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from engramdb.errors import CorruptionError
+from engramdb.lsm.attribute_sections import names_in
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.container import SEGMENT
 from engramdb.lsm.environment import Environment
@@ -122,6 +123,12 @@ class SalvagedSegment(Segment):
             if name in self.reader:
                 try:
                     self.reader.column(name)
+                except CorruptionError as error:
+                    self._findings.damage(self.path, error)
+        if self.has_attributes:  # not written again: the next merge makes them of the payloads
+            for name in names_in(self.reader):
+                try:
+                    self.reader.blob(name)
                 except CorruptionError as error:
                     self._findings.damage(self.path, error)
         return lost
