@@ -61,13 +61,12 @@ def shortest_path(
 def _first_path(
     runs: Sequence[EdgeRun], ahead: list[Level], back: list[Level], meeting: Level, rule: Rule
 ) -> list[bytes]:
-    """Walk from the start, each time to the first memory from which the end is near enough."""
+    """Walk from the start, each time to the first memory from which the end is near enough. The
+    start's side has taken the first hop, so they have met behind it."""
     back_rule = rule._replace(direction=REVERSED[rule.direction])
     stages = [meeting, *back[-2::-1]]  # for each hop, the memories that lie on a shortest path
     for level in ahead[-2:0:-1]:
         stages.insert(0, neighbours(runs, stages[0], back_rule) & level)
-    if len(ahead) == 1:
-        del stages[0]  # they met in the start itself
     path = [*ahead[0]]
     for stage in stages:
         path.append(min(neighbours(runs, {path[-1]}, rule) & stage))
