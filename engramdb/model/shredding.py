@@ -10,8 +10,8 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from itertools import chain, compress, repeat
-from operator import itemgetter
-from typing import Any, Final
+from operator import attrgetter, itemgetter
+from typing import Any, Final, get_type_hints
 
 import msgspec
 import numpy as np
@@ -59,7 +59,8 @@ from engramdb.model.limits import INTEGER_MAX, INTEGER_MIN
 from engramdb.model.moments import DAY_US
 
 _DECODE_ROWS: Final = 256  # one call decodes so many: about half a millisecond
-_BATCH_ROWS: Final = 4096
+_BATCH_ROWS: Final = 2048
+_WRONG: Final = UNTOLD + 1  # where a moment should be: no datetime can hold it
 _PATHS_MAX: Final = 256  # of a batch: what is beyond is left to the payloads
 _MOMENT: Final = struct.Struct("<qq")
 
@@ -109,12 +110,26 @@ def _moment(code: int, data: memoryview) -> object:
     return _Moment(_MOMENT.unpack(data)[0])
 
 
-_decode_many: Final = msgspec.msgpack.Decoder(list[MemoryPayload], ext_hook=_moment).decode
-_decode_one: Final = msgspec.msgpack.Decoder(MemoryPayload, ext_hook=_moment).decode
-_NOTHING: Final = MemoryPayload(0, None, {})
+def _untracked_payload() -> Any:
+    """MemoryPayload as a type that the garbage collector does not follow: thousands are made at
+    once, and each few hundred of another type would have it look at all of them again."""
+    hints, defaults = get_type_hints(MemoryPayload), MemoryPayload._field_defaults
+    fields = [
+        (name, hints[name], defaults[name]) if name in defaults else (name, hints[name])
+        for name in MemoryPayload._fields
+    ]
+    return msgspec.defstruct(
+        "_Payload", fields, array_like=True, gc=False, forbid_unknown_fields=True
+    )
 
 
-def _decode(payloads: list[bytes]) -> tuple[list[MemoryPayload], list[int]]:
+_Payload: Final = _untracked_payload()
+_decode_many: Final = msgspec.msgpack.Decoder(list[_Payload], ext_hook=_moment).decode  # type: ignore[valid-type]
+_decode_one: Final = msgspec.msgpack.Decoder(_Payload, ext_hook=_moment).decode
+_NOTHING: Final = _Payload(0, None, {})
+
+
+def _decode(payloads: list[bytes]) -> tuple[list[Any], list[int]]:
     """What they say, and which of them cannot be decoded."""
     head = b"\xdd" + len(payloads).to_bytes(4, "big")  # a MessagePack array of so many
     try:
@@ -135,22 +150,21 @@ def _shred_batch(payloads: list[bytes]) -> AttributeColumns:
     count = len(payloads)
     filled = np.flatnonzero(np.fromiter(map(bool, payloads), np.bool_, count))
     given = payloads if len(filled) == count else [payloads[row] for row in filled.tolist()]
-    said: list[MemoryPayload] = []
+    said: list[Any] = []
     damaged: list[int] = []
     for start in range(0, len(given), _DECODE_ROWS):
         part, wrong = _decode(given[start : start + _DECODE_ROWS])
         damaged += [start + row for row in wrong]
         said += part
-    created = _moments(said, 0, 0, count, filled)
-    valid_from = _moments(said, 3, ALWAYS_FROM, count, filled)
-    valid_until = _moments(said, 4, ALWAYS_UNTIL, count, filled)
-    # no moment is UNTOLD: one that no datetime can hold is damage too
-    wrong_moments = (created == UNTOLD) | (valid_from == UNTOLD + 1) | (valid_until == UNTOLD + 1)
+    created = _moments(said, "creation_us", 0, count, filled)
+    valid_from = _moments(said, "valid_from_us", ALWAYS_FROM, count, filled)
+    valid_until = _moments(said, "valid_to_us", ALWAYS_UNTIL, count, filled)
+    wrong_moments = (created == _WRONG) | (valid_from == _WRONG) | (valid_until == _WRONG)
     damaged_rows = np.union1d(filled[np.array(damaged, np.int64)], np.flatnonzero(wrong_moments))
     created[damaged_rows] = UNTOLD
     valid_from[damaged_rows], valid_until[damaged_rows] = ALWAYS_FROM, ALWAYS_UNTIL
     batch = _Batch(count, damaged_rows)
-    batch.shred((), list(map(itemgetter(2), said)), filled)
+    batch.shred((), list(map(attrgetter("attributes"), said)), filled)
     return AttributeColumns.of(
         from_signed(created),
         from_signed(valid_from),
@@ -161,19 +175,30 @@ def _shred_batch(payloads: list[bytes]) -> AttributeColumns:
 
 
 def _moments(
-    said: list[MemoryPayload], place: int, otherwise: int, count: int, rows: Rows
+    said: list[Any], name: str, otherwise: int, count: int, rows: Rows
 ) -> npt.NDArray[np.int64]:
-    """One of the times of each payload; just above UNTOLD where no datetime can hold it."""
+    """One of the times of each payload; WRONG where no datetime can hold it."""
     moments = np.full(count, otherwise, np.int64)
-    values: list[int | None] = list(map(itemgetter(place), said))
-    if not values or (place and not any(value is not None for value in values)):
+    values: list[int | None] = list(map(attrgetter(name), said))
+    nones = values.count(None)
+    if nones == len(values):
         return moments
-    wrong = UNTOLD + (1 if place else 0)
-    moments[rows] = [
-        otherwise if value is None else value if MOMENT_US_MIN <= value <= MOMENT_US_MAX else wrong
-        for value in values
-    ]
+    if nones:
+        values = [otherwise if value is None else value for value in values]
+    try:
+        given = np.array(values, np.int64)
+    except OverflowError:
+        given = np.array([_fitting(value) for value in values], np.int64)
+    wrong = (given < MOMENT_US_MIN) | (given > MOMENT_US_MAX)
+    if nones:
+        wrong &= given != otherwise
+    given[wrong] = _WRONG
+    moments[rows] = given
     return moments
+
+
+def _fitting(value: int | None) -> int:
+    return value if value is not None and INTEGER_MIN <= value <= INTEGER_MAX else _WRONG
 
 
 class _Batch:

@@ -35,13 +35,16 @@ _SEED: Final = log_format.seed_of(_DATABASE, 1)
 _LOG_HEAD: Final = struct.Struct("<II")  # operations, low half of the first vector's number
 _FRAME: Final = struct.Struct("<BBB")  # sections; rows, blocks of rows, of what the manifest says
 _SECTION: Final = struct.Struct("<BBQQHH")  # name, encoding, base, count, place in 64s, length
+_FIELD_PARTS: Final = (
+    *("kind", "value", "text", "size", "count", "e.kind", "e.value", "e.text", "e.size"),
+)
 _SECTION_NAMES: Final = (
     *("class.rows", "key.high", "key.low", "seq", "time", "kind", "vector", "superseded"),
     *("block.offset", "block.size", "block.raw", "block.sum", "blocks", "source.high"),
     *("source.low", "target.high", "target.low", "type", "types", "strength", "by.source"),
     *("by.target", "matrix", "matrix.sums", "row", "attr.created", "attr.from", "attr.until"),
-    *("attr.rest", "attr.fields", "f00.kind", "f00.value", "f00.text", "f00.size", "f00.count"),
-    *("f00.e.kind", "f00.e.value", "f00.e.text", "f00.e.size", "f01.kind", "f01.value"),
+    *("attr.rest", "attr.fields"),
+    *(f"f{number:02d}.{part}" for number in range(16) for part in _FIELD_PARTS),
 )
 
 
@@ -218,7 +221,9 @@ def _described(files: dict[str, bytes]) -> bytes:
     name = min(name for name in files if name.endswith(".seg"))
     forged = ForgedDatabase(files).containers[name]
     entries, body = b"", b""
-    rows = max(section.count for section in forged.sections if section.encoding <= 5)
+    seqs = forged.section("seq")
+    assert seqs is not None
+    rows = seqs.count
     for section in forged.sections:
         number = _SECTION_NAMES.index(section.name.decode())
         place, length = 1 + len(body) // 64, len(section.data)

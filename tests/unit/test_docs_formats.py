@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ from engramdb.lsm.container import CHUNKED, ENTRY, FOOTER, HEADER
 from engramdb.lsm.environment.simulated import SimulatedDisk
 from engramdb.lsm.payloads import Payloads
 from engramdb.model.attributes import encode_edge, encode_memory
+from engramdb.model.shredding import shred
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "formats.md"
 BLOCK = re.compile(r"(?<=<!-- dump: )(?P<name>[\w-]+)(?: -->\n```\w+\n)(?P<text>.*?)(?=```)", re.S)
@@ -62,9 +64,9 @@ class FixedEnvironment(SimulatedDisk):
 class World:
     """A small database on a disk of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, **given: Any) -> None:
         self.disk = FixedEnvironment()
-        options = Options(background=False, log_allocate_bytes=0)
+        options = Options(background=False, log_allocate_bytes=0, **given)
         self.engine = StorageEngine.open(DIRECTORY, options, environment=self.disk)
 
     def save(self, key: bytes, vector: list[float], attributes: Values, shares: int = 0) -> Batch:
@@ -128,6 +130,15 @@ def connected() -> World:
     batch.put_edge(BOB, ALICE, "Knows", 0.5, encode_edge(CREATED_US[BOB], {}))
     batch.put_edge(ALICE, BOB, "Likes", 1.0, encode_edge(CREATED_US[BOB], {}))
     world.engine.commit(batch)
+    world.engine.flush()
+    return world
+
+
+@cache
+def shredded() -> World:
+    """A memory in a file with columns of attributes."""
+    world = World(columns_of=shred)
+    world.engine.commit(world.save(BOB, [3.0, 4.0], {"s": "tea", "tags": ["a", 7]}))
     world.engine.flush()
     return world
 
@@ -302,6 +313,17 @@ def edge_sections() -> str:
     return dump(data, labels, sections)
 
 
+def attribute_sections() -> str:
+    data = shredded().only("seg", ".seg")
+    labels = container_labels(data)
+    wanted = tuple(
+        label
+        for label in labels.values()
+        if label.removeprefix("section ").startswith(("attr.", "f0"))
+    )
+    return dump(data, labels, wanted)
+
+
 def build() -> dict[str, str]:
     """Every dump of the document, by name."""
     log = logged().only("wal", ".wal")
@@ -316,6 +338,7 @@ def build() -> dict[str, str]:
         "container": dump(segment, container_labels(segment), ("header", "footer")),
         "segment": dump(segment, container_labels(segment)),
         "segment-edges": edge_sections(),
+        "segment-attributes": attribute_sections(),
         "vectors": dump(vectors, container_labels(vectors)),
         "marks": dump(marks, container_labels(marks)),
         "manifest": dump(first, {0: "header", manifests.HEADER.size: "body"}),
