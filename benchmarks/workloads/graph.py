@@ -13,6 +13,7 @@ from benchmarks.figures import Figure, Line, Reach
 from benchmarks.stores import Engram
 from benchmarks.stores.base import module
 
+MEMORIES_MAX: Final = 20_000  # each connection is checked and committed: a million take minutes
 DEGREE: Final = 10  # connections that leave a memory, on the average
 SEEDS: Final = 100
 CALLS: Final = 200
@@ -28,7 +29,7 @@ def run(bench: Bench) -> Iterator[Line]:
     with bench.scratch() as directory:
         store = Engram(directory, durability="os")
         database = store.database
-        memories = bench.scale.rows
+        memories = min(bench.scale.rows, MEMORIES_MAX)
         bench.say(f"  {memories * DEGREE:,} connections of {memories:,} memories")
         ids = database.save_columns(attributes={"number": list(range(memories))})
         young = memories * DEGREE // IN_MEMTABLE
