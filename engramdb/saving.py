@@ -94,8 +94,7 @@ class Saving(Reading):
         if not listed:
             engine.check_open()
             return []
-        if engine.has_spaces or any(node._vectors for node in listed):
-            batch.knows_no_spaces = False
+        if not batch.knows_no_spaces:
             newest = {node._key: node for node in listed}
             wanted = [wanted_of(node, is_stored=False) for node in newest.values()]
             mind_others(batch, wanted, seen_seq)
