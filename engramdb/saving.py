@@ -60,7 +60,8 @@ class Saving(Reading):
             node = check_node(node)
         if sync is not None:
             check_sync(sync)
-        engine, batch, seen_seq = self._engine, Batch(), self._engine.last_seq
+        engine, batch = self._engine, Batch()
+        seen_seq = engine.last_seq if node._vectors or engine.has_spaces else 0
         put_node(batch, node, reason, engine, engine.dimension, engine.latest)
         key = node._key
         if expected_seq is not None:
@@ -93,8 +94,7 @@ class Saving(Reading):
         if not listed:
             engine.check_open()
             return []
-        if engine.has_spaces or any(node._vectors for node in listed):
-            batch.knows_no_spaces = False
+        if not batch.knows_no_spaces:
             newest = {node._key: node for node in listed}
             wanted = [wanted_of(node, is_stored=False) for node in newest.values()]
             mind_others(batch, wanted, seen_seq)

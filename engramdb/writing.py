@@ -7,14 +7,13 @@ because others write meanwhile, `keeps_ends` checks it again when the commit get
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from engramdb.carried import (
     are_gone,
     check_widths,
     delete_vectors,
-    forget,
     put_vectors,
     rows_by_space,
     wanted_of,
@@ -56,6 +55,22 @@ def put_node(
 
     Raises InvalidInputError naming the part of the node.
     """
+    _put_memory(batch, node, reason, engine, dimension, latest, widths)
+    if node._vectors or engine.has_spaces:
+        put_vectors(batch, wanted_of(node, is_stored=is_stored_in(node, engine)), latest())
+    else:
+        batch.knows_no_spaces = True
+
+
+def _put_memory(
+    batch: Batch,
+    node: MemoryNode,
+    reason: str | None,
+    engine: StorageEngine,
+    dimension: int | None,
+    latest: Callable[[], Source],
+    widths: dict[str, int] | None,
+) -> None:
     spaces = None
     if node._vectors:
         check_widths(node._vectors, engine.spaces if widths is None else widths)
@@ -69,19 +84,12 @@ def put_node(
             shares = node._stored_vector
             if shares == NO_VECTOR:
                 shares = node._stored_vector = _same_vector(latest(), node)
-    is_again = (MEMORY, node._key) in batch.operations
     batch.put(node._key, payload, vector, shares)
-    if node._vectors or engine.has_spaces:
-        if is_again:
-            forget(batch, {node._key})
-        put_vectors(batch, wanted_of(node, is_stored=is_stored_in(node, engine)), latest())
-    else:
-        batch.knows_no_spaces = True
 
 
 def put_nodes(
     batch: Batch,
-    nodes: Iterable[MemoryNode],
+    nodes: Sequence[MemoryNode],
     reason: str | None,
     engine: StorageEngine,
     dimension: int | None,
@@ -95,7 +103,7 @@ def put_nodes(
         if type(node) is not MemoryNode:
             check_node(node, f"nodes[{position}]")
         try:
-            put_node(batch, node, reason, engine, dimension, latest, widths)
+            _put_memory(batch, node, reason, engine, dimension, latest, widths)
         except InvalidInputError as error:
             if error.argument == "reason":
                 raise
@@ -103,6 +111,12 @@ def put_nodes(
             raise InvalidInputError(f"nodes[{position}].{error.argument}", problem) from None
         if dimension is None and node._embeddings is not None:
             dimension = node._embeddings.size
+    if engine.has_spaces or any(node._vectors for node in nodes):
+        source = latest()
+        for node in {node._key: node for node in nodes}.values():  # given twice: the later counts
+            put_vectors(batch, wanted_of(node, is_stored=is_stored_in(node, engine)), source)
+    else:
+        batch.knows_no_spaces = True
     return dimension
 
 

@@ -37,6 +37,7 @@ from engramdb.lsm.limits import (
 )
 from engramdb.lsm.log_format import body_sum, encode_body, record_header
 from engramdb.lsm.records import (
+    DEFAULT_SPACE,
     EDGE,
     MEMORY,
     META,
@@ -291,8 +292,11 @@ class Committer:
             if [o.shares for o in operations] != [o.shares for o in request.operations]:
                 request.operations, request.body = operations, b""
         spaces = core.spaces
+        usual = spaces[DEFAULT_SPACE]
         for operation in request.operations:
-            if operation.vector is not None:  # maybe the first of its space, or in a race for that
+            vector = operation.vector
+            if vector is not None and (len(vector) != usual or operation.record_class == EDGE):
+                # maybe the first of its space, or in a race for being the first
                 spaces = with_vector_of(spaces, operation)
         request.number = Commit(core.last_seq + 1, core.next_time())
         if request.key is not None:
@@ -368,6 +372,7 @@ def _committed(snapshot: Snapshot, key: bytes) -> Commit | None:
 def _check(batch: Batch, spaces: Table) -> None:
     if not batch.operations:
         raise InvalidInputError("batch", "it holds no operation")
+    usual = spaces[DEFAULT_SPACE]
     for operation in batch.operations.values():
         if len(operation.key) != 16:
             raise InvalidInputError("key", f"16 bytes, not {len(operation.key)}")
@@ -376,7 +381,8 @@ def _check(batch: Batch, spaces: Table) -> None:
                 "attributes",
                 f"{len(operation.payload):,} bytes encoded, at most {PAYLOAD_BYTES_MAX:,}",
             )
-        if operation.vector is not None:
+        vector = operation.vector
+        if vector is not None and (len(vector) != usual or operation.record_class == EDGE):
             spaces = with_vector_of(spaces, operation)
         if operation.record_class == EDGE:
             _check_edge(operation)

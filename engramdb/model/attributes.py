@@ -151,9 +151,10 @@ def decode_memory(payload: bytes) -> MemoryPayload:
     for bound in decoded[3:5]:
         if bound is not None and not MOMENT_US_MIN <= bound <= MOMENT_US_MAX:
             raise _damaged("a memory", "a moment from or until which it is valid", bound)
-    for name, rows in (decoded.spaces or {}).items():
-        if not is_space_name(name) or not 0 <= rows <= VECTOR_ROWS_MAX:
-            raise _damaged("a memory", "the spaces of its vectors", f"{rows} rows in {name!r}")
+    if decoded.spaces:
+        for name, rows in decoded.spaces.items():
+            if not is_space_name(name) or not 0 <= rows <= VECTOR_ROWS_MAX:
+                raise _damaged("a memory", "the spaces of its vectors", f"{rows} rows in {name!r}")
     return decoded
 
 

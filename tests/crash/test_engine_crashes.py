@@ -69,7 +69,7 @@ DISTINCT_MIN = {  # about 15% below what there are now
     "kills_between_files": 480,
     "idempotency_keys": 360,
     "memories": 380,
-    "spaces": 500,
+    "spaces": 550,
     "random_0": 530,
     "random_1": 460,
     "random_2": 480,
