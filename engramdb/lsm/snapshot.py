@@ -298,9 +298,13 @@ class Snapshot:
             mask = (classes == record_class) & (until > seq) & (kinds != TOMBSTONE)
             return np.flatnonzero(mask)
         start, stop = source.ranges[record_class]
+        gone = source.superseded.rows_until(self.seq)
+        has_tombstones = source.kind.extremes[1] == TOMBSTONE
+        if not len(gone) and not has_tombstones and source.entry.seq_max <= self.seq:
+            return np.arange(start, stop)
         keep = np.ones(source.rows, np.bool_)
-        keep[source.superseded.rows_until(self.seq)] = False
-        if source.kind.extremes[1] == TOMBSTONE:
+        keep[gone] = False
+        if has_tombstones:
             keep &= ~source.kind.within(TOMBSTONE, TOMBSTONE)
         if source.entry.seq_max > self.seq:
             keep &= source.seq.within(0, self.seq)

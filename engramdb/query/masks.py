@@ -192,6 +192,9 @@ def valid(run: MemoryRun, rows: Rows, at_us: int) -> Rows:
     Raises CorruptionError if a payload that is needed cannot be decoded.
     """
     columns = run.columns()
+    bounded = columns.valid_from is not None or columns.valid_until is not None
+    if not bounded and not _some_are_untold(columns):
+        return rows  # as in most runs
     kept = np.ones(len(rows), np.bool_)
     if columns.valid_from is not None:
         kept &= columns.valid_from.within(0, at_us + _BIAS, rows)
@@ -206,7 +209,13 @@ def valid(run: MemoryRun, rows: Rows, at_us: int) -> Rows:
 
 def _untold(columns: AttributeColumns, rows: Rows) -> Rows:
     """Which of these rows only tell their times in their payloads."""
+    if not _some_are_untold(columns):
+        return rows[:0]
     return np.flatnonzero(columns.created.within(UNTOLD + _BIAS, UNTOLD + _BIAS, rows))
+
+
+def _some_are_untold(columns: AttributeColumns) -> bool:
+    return columns.created.extremes[0] == UNTOLD + _BIAS
 
 
 def _is_valid(validity: Validity, at_us: int) -> bool:
