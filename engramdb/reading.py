@@ -20,7 +20,6 @@ from engramdb.lsm.records import (
     Edge,
     Record,
     Vector,
-    is_connection,
 )
 from engramdb.model.access_history import AccessHistory
 from engramdb.model.attributes import ALWAYS, decode_edge, decode_memory
@@ -153,11 +152,9 @@ class Reading(Searching, Walking):
         self._walked(key, incoming=incoming)
         source = self._source()
         edges = source.edges_to(key) if incoming else source.edges_from(key)
-        if relationship_type is None:
-            edges = [edge for edge in edges if is_connection(edge.type)]
-        else:
+        if relationship_type is not None:
             edges = [edge for edge in edges if edge.type == relationship_type]
-        edges.sort(key=_seq_of)
+        edges = sorted(edges, key=_seq_of)
         unsaved = 0  # what a transaction has not saved yet has no number, and comes last
         while unsaved < len(edges) and not edges[unsaved].seq:
             unsaved += 1
@@ -238,7 +235,6 @@ def connections_of(edges: list[Edge]) -> list[Connection]:
     """Edges of the log as callers see them."""
     names: dict[bytes, str] = {}
     connections = []
-    make = Connection._of
     for _, _, _, _, payload, source, target, type_, strength, _, _ in edges:
         creation_us, attributes = decode_edge(payload)
         source_id, target_id = names.get(source), names.get(target)
@@ -247,7 +243,7 @@ def connections_of(edges: list[Edge]) -> list[Connection]:
         if target_id is None:
             target_id = names[target] = format_key(target)
         moment = from_microseconds(creation_us)
-        connections.append(make(source_id, target_id, type_, strength, attributes, moment))
+        connections.append(Connection(source_id, target_id, type_, strength, attributes, moment))
     return connections
 
 
