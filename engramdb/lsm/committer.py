@@ -292,7 +292,7 @@ class Committer:
             if [o.shares for o in operations] != [o.shares for o in request.operations]:
                 request.operations, request.body = operations, b""
         spaces = core.spaces
-        usual = spaces[DEFAULT_SPACE]
+        usual = spaces[DEFAULT_SPACE] or -1
         for operation in request.operations:
             vector = operation.vector
             if vector is not None and (len(vector) != usual or operation.record_class == EDGE):
@@ -372,7 +372,7 @@ def _committed(snapshot: Snapshot, key: bytes) -> Commit | None:
 def _check(batch: Batch, spaces: Table) -> None:
     if not batch.operations:
         raise InvalidInputError("batch", "it holds no operation")
-    usual = spaces[DEFAULT_SPACE]
+    usual = spaces[DEFAULT_SPACE] or -1
     for operation in batch.operations.values():
         if len(operation.key) != 16:
             raise InvalidInputError("key", f"16 bytes, not {len(operation.key)}")

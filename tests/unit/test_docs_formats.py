@@ -96,6 +96,16 @@ def logged() -> World:
 
 
 @cache
+def spaced() -> World:
+    """A memory with a vector of its own, and one of another length in a named space."""
+    world = World()
+    batch = world.save(ALICE, [3.0, 4.0], {"no": 7})
+    batch.put_vector(ALICE, "title", 0, np.array([1.0, 2.0, 2.0], np.float32))
+    world.engine.commit(batch)
+    return world
+
+
+@cache
 def deleted() -> World:
     """A memory that was saved and deleted, in files."""
     world = World()
@@ -206,7 +216,11 @@ def log_labels(data: bytes) -> Labels:
                 ("edges: type lengths", padded(4 * edges)),
                 ("edges: types", padded(sum(type_sizes))),
             ]
-        if vectors:
+        if vectors and dimension == log_format.EACH_ITS_OWN:
+            widths = struct.unpack_from(f"<{vectors}I", data, at + sum(size for _, size in parts))
+            parts.append(("dimensions", padded(4 * vectors)))
+            parts.append(("vectors", padded(4 * sum(widths))))
+        elif vectors:
             parts.append(("vectors", padded(4 * vectors * dimension)))
         for label, size in parts:
             labels[at] = label
@@ -292,6 +306,18 @@ def memory_dump() -> str:
     return dump(payload, labels)
 
 
+def spaced_log() -> str:
+    data = spaced().only("wal", ".wal")
+    wanted = ("body: vectors, dimension, edges, payload bytes", "vector numbers")
+    edges = ("edges: sources", "edges: targets", "edges: strengths", "edges: types")
+    return dump(data, log_labels(data), (*wanted, *edges, "dimensions", "vectors"))
+
+
+def spaced_memory() -> str:
+    payload = encode_memory(CREATED_US[BOB], None, {}, spaces={"title": 0, "words": 2})
+    return dump(payload, {0: "array of 6; creation_us", 10: "nil, map of 0, nil, nil; map of 2"})
+
+
 def edge_dump() -> str:
     return dump(
         encode_edge(CREATED_US[BOB], {"since": 2019}), {0: "array of 2: creation_us, map of 1"}
@@ -335,6 +361,7 @@ def build() -> dict[str, str]:
         "lock": dump(logged().read("LOCK"), {0: "process 4242"}),
         "visible": dump(visible, {0: "after commit 2"}),
         "log": dump(log, log_labels(log)),
+        "log-spaces": spaced_log(),
         "container": dump(segment, container_labels(segment), ("header", "footer")),
         "segment": dump(segment, container_labels(segment)),
         "segment-edges": edge_sections(),
@@ -347,6 +374,7 @@ def build() -> dict[str, str]:
         "block": block_dump(),
         "columns": column_table(),
         "memory": memory_dump(),
+        "memory-spaces": spaced_memory(),
         "edge": edge_dump(),
     }
 
