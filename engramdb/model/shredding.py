@@ -151,7 +151,10 @@ def _untracked_payload() -> Any:
 
 
 _Payload: Final = _untracked_payload()
-_decode_many: Final = msgspec.msgpack.Decoder(list[_Payload], ext_hook=_moment).decode  # type: ignore[valid-type]
+_decode_many: Final = msgspec.msgpack.Decoder(
+    list[_Payload],  # type: ignore[valid-type]
+    ext_hook=_moment,
+).decode
 _decode_one: Final = msgspec.msgpack.Decoder(_Payload, ext_hook=_moment).decode
 _NOTHING: Final = _Payload(0, None, {})
 
