@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from engramdb.lsm.columns import RANGE, RAW, Column
 from engramdb.lsm.keys import U64, Rows
 from engramdb.lsm.marks import Marks
 from engramdb.lsm.records import NEVER, Vector
@@ -92,6 +93,18 @@ class Arena:
         """The row of a vector number, if it is here."""
         row = bisect_left(self.numbers, number)
         return row if row < self.rows and self.numbers[row] == number else None
+
+    def places(self, numbers: U64, start: int, stop: int) -> Rows:
+        """Where among the rows [start, stop) each of these vector numbers stands, or -1."""
+        if start == stop:
+            return np.full(len(numbers), -1, np.int64)
+        first, last = self.numbers[start], self.numbers[stop - 1]
+        if last - first == stop - 1 - start:  # as nearly always: nothing was numbered in between
+            known = Column(RANGE, first, stop - start, b"")
+        else:
+            # the slice is a copy: an array with an exported buffer cannot be appended to
+            known = Column(RAW, 0, stop - start, memoryview(self.numbers[start:stop]))
+        return known.places(numbers)
 
     def vector(self, row: int) -> Vector:
         """A read-only copy of one vector."""
@@ -192,6 +205,11 @@ class ArenaRun:
     def product(self, query: Vector) -> npt.NDArray[np.float32]:
         """matrix @ query, (rows,) float32."""
         return self.matrix @ query
+
+    def rows_of(self, numbers: U64) -> Rows:
+        """The row of each of these vector numbers, -1 for those that are not among these rows."""
+        rows = self._arena.places(numbers, self._start, self.until)
+        return rows if self._positions is None else np.where(rows < 0, -1, self._positions[rows])
 
     def hidden(self, seq: int) -> Rows | None:
         """The rows not visible at a seq that is not below that of the run; None if all are."""

@@ -160,6 +160,19 @@ class Column:
             return self._stored[rows].astype(np.uint64, copy=False)
         return self._stored[rows].astype(np.uint64) + np.uint64(self.base)
 
+    def places(self, values: U64) -> Rows:
+        """The row that holds each of these values, -1 where there is none; the rows ascend and no
+        two are equal."""
+        offsets = values - np.uint64(self.base)  # wraps below the base: larger than any offset
+        if self.encoding in (CONSTANT, RANGE):
+            within = offsets < np.uint64(self.count)
+            return np.where(within, offsets, np.uint64(0)).astype(np.int64) - ~within
+        stored = self._stored
+        most = np.uint64(np.iinfo(stored.dtype).max)
+        found = np.searchsorted(stored, np.minimum(offsets, most).astype(stored.dtype))
+        inside = np.minimum(found, self.count - 1)
+        return np.where(stored[inside] == offsets, inside, -1)
+
     def __getitem__(self, row: int) -> int:
         if self.encoding == CONSTANT:
             return self.base

@@ -46,6 +46,9 @@ class VectorRun(Protocol):
     def hidden(self, seq: int) -> Rows | None:
         """Row numbers not visible at a seq; None if all rows are visible."""
 
+    def rows_of(self, numbers: U64) -> Rows:
+        """The row of each of these vector numbers, -1 for those that are not in this run."""
+
     def keys(self, rows: Rows) -> list[bytes]:
         """The 16-byte keys of these rows."""
 

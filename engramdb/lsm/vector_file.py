@@ -242,6 +242,10 @@ class VectorFile:
         first, last = self.numbers.find(number, 0, self.rows)
         return first if first < last else None
 
+    def rows_of(self, numbers: U64) -> Rows:
+        """The row of each of these vector numbers, -1 for those that are not in this file."""
+        return self.numbers.places(numbers)
+
     def vector(self, row: int) -> Vector:
         """A read-only copy of one vector."""
         self._check(row, row + 1)

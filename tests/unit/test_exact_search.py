@@ -20,7 +20,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engramdb.index import exact
-from engramdb.index.exact import Hit, ranked, search, search_many
+from engramdb.index.exact import (
+    Hit,
+    cosines_among,
+    scores_among,
+    search,
+    search_among,
+    search_many,
+    search_many_among,
+)
 
 SEQ = 5
 
@@ -35,7 +43,7 @@ class Run:
 
     def __post_init__(self) -> None:
         norms = np.sqrt((self.matrix.astype(np.float64) ** 2).sum(axis=1))
-        self.rows = len(self.matrix)
+        self.rows, self.dimension = self.matrix.shape
         with np.errstate(divide="ignore", over="ignore"):
             self.inverse_norms = np.where(norms > 1e-38, 1 / norms, 0).astype(np.float32)
         self.extreme_rows = np.flatnonzero((norms > 0) & ((norms < 1e-15) | (norms > 1e15)))
@@ -46,6 +54,9 @@ class Run:
     def hidden(self, seq: int) -> npt.NDArray[np.int64] | None:
         assert seq == SEQ
         return np.array(self.hidden_rows, np.int64) if self.hidden_rows else None
+
+    def rows_of(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        raise NotImplementedError("a search does not ask")
 
     def keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
         return [self.all_keys[row] for row in rows]
@@ -64,6 +75,13 @@ def _cosine(row: npt.NDArray[np.float32], query: npt.NDArray[np.float32]) -> flo
     a, b = row.astype(np.float64), query.astype(np.float64)
     length = np.sqrt(sum(a * a)) * np.sqrt(sum(b * b))
     return round(max(-1.0, min(1.0, float(sum(a * b) / length))), 12) if length else 0.0
+
+
+def _visible(runs: Sequence[Run]) -> list[tuple[Run, npt.NDArray[np.int64]]]:
+    return [
+        (run, np.setdiff1d(np.arange(run.rows), np.array(run.hidden_rows, np.int64)))
+        for run in runs
+    ]
 
 
 def _brute_force(
@@ -130,7 +148,8 @@ def test_search_finds_what_brute_force_finds(
     for query, hits in zip(queries, together, strict=True):
         _assert_same(hits, _brute_force(runs, query, limit, threshold))
         assert search(runs, SEQ, query, limit, threshold) == hits
-        assert list(ranked(runs, SEQ, query))[:limit] == search(runs, SEQ, query, limit, -1.0)
+        assert search_among(_visible(runs), query, limit, threshold) == hits
+    assert search_many_among(_visible(runs), queries, limit, threshold) == together
 
 
 @settings(max_examples=60, deadline=None)
@@ -160,7 +179,19 @@ def test_many_close_vectors_are_ranked_exactly_however_they_are_spread_over_runs
     assert search(parts, SEQ, query, limit, -1.0) == hits
     assert search(parts[::-1], SEQ, query, limit, -1.0) == hits
     assert search_many(parts, SEQ, np.stack([query, -query]), limit, -1.0)[0] == hits
-    assert list(ranked(parts, SEQ, query)) == search([whole], SEQ, query, count, -1.0)
+    assert search_among(_visible(parts), query, limit, -1.0) == hits
+    few = [(run, rows[random.random(len(rows)) < 0.05]) for run, rows in _visible(parts)]
+    chosen = {key for run, rows in few for key in run.keys(rows)}
+    everything = search([whole], SEQ, query, count, -1.0)
+    expected = [hit for hit in everything if hit[0] in chosen]
+    assert search_among(few, query, count, -1.0) == expected
+    assert search_many_among(few, query[None], count, -1.0) == [expected]
+    cosines = {key: score for key, score in everything}
+    assert cosines_among(few, query).tolist() == [
+        cosines[key] for run, rows in few for key in run.keys(rows)
+    ]
+    scores, margin = scores_among(few, query)
+    assert np.abs(scores - cosines_among(few, query)).max(initial=0.0) <= margin
 
     cosines = (matrix.astype(np.float64) @ query) / np.linalg.norm(
         matrix.astype(np.float64), axis=1
@@ -192,7 +223,8 @@ def test_equal_scores_are_in_the_order_of_their_keys() -> None:
     expected = sorted(keys)
     assert [key for key, _ in search([run], SEQ, query, 7, 0.0)] == expected[:7]
     assert [key for key, _ in search([run], SEQ, query, 400, 0.0)] == expected[:400]
-    assert [key for key, _ in ranked([run], SEQ, query)] == expected
+    rows = np.arange(run.rows)
+    assert [key for key, _ in search_among([(run, rows)], query, run.rows, -1.0)] == expected
 
 
 def test_a_zero_query_scores_0_everywhere_and_a_zero_vector_scores_0_too() -> None:
@@ -238,7 +270,7 @@ def test_all_rows_hidden_no_rows_no_runs_and_no_limit_find_nothing() -> None:
     for runs in ([], [empty], [_run([[1, 0]], 0, [0])], [_run([[1, 0]], 0, [0]), empty]):
         assert search(runs, SEQ, query, 10, -1.0) == []
         assert search_many(runs, SEQ, np.stack([query, query]), 10, -1.0) == [[], []]
-        assert list(ranked(runs, SEQ, query)) == []
+        assert search_among(_visible(runs), query, 10, -1.0) == []
     assert search([_run([[1, 0]])], SEQ, query, 0, -1.0) == []
     assert search_many([_run([[1, 0]])], SEQ, query.reshape(1, 2), 0, -1.0) == [[]]
     assert search_many([_run([[1, 0]])], SEQ, np.zeros((0, 2), np.float32), 10, -1.0) == []
@@ -269,11 +301,17 @@ def test_tiles_change_nothing_but_the_memory_that_is_needed(
     runs = [_run(matrix[:600], 0, range(0, 600, 7)), _run(matrix[600:], 600, [0, 99])]
     expected = [search(runs, SEQ, query, 12, 0.1) for query in queries]
     assert search_many(runs, SEQ, queries, 12, 0.1) == expected
+    some = [(run, rows[::5]) for run, rows in _visible(runs)]
+    expected_of_some = [search_among(some, query, 12, 0.1) for query in queries]
+    monkeypatch.setattr(exact, "_GATHER_CELLS", 8 * 7)
+    monkeypatch.setattr(exact, "_BATCH_CELLS", 8 * 11)
     monkeypatch.setattr(exact, "_TILE_QUERIES", 4)
     monkeypatch.setattr(exact, "_TILE_CELLS", 4 * 50)
     monkeypatch.setattr(exact, "_WIDE_CELLS", 8 * 3)
     assert search_many(runs, SEQ, queries, 12, 0.1) == expected
     assert [search(runs, SEQ, query, 12, 0.1) for query in queries] == expected
+    assert [search_among(some, query, 12, 0.1) for query in queries] == expected_of_some
+    assert search_many_among(some, queries, 12, 0.1) == expected_of_some
 
 
 def test_the_matrix_is_not_copied_and_a_score_matrix_stays_within_its_tile() -> None:
@@ -289,23 +327,3 @@ def test_the_matrix_is_not_copied_and_a_score_matrix_stays_within_its_tile() -> 
         assert tracemalloc.get_traced_memory()[1] < 48 * 2**20  # all scores at once: 102 MB
     finally:
         tracemalloc.stop()
-
-
-def test_ranking_is_lazy_and_ends_with_the_last_visible_row() -> None:
-    class Counting(Run):
-        asked = 0
-
-        def keys(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
-            Counting.asked += len(rows)
-            return super().keys(rows)
-
-    random = np.random.default_rng(11)
-    matrix = random.standard_normal((20_000, 8)).astype(np.float32)
-    keys = [_key(number) for number in range(20_000)]
-    run = Counting(matrix, keys, list(range(0, 20_000, 2)))
-    ranking = ranked([run], SEQ, matrix[0])
-    first = list(itertools.islice(ranking, 10))
-    assert 10 <= Counting.asked < 1_000
-    everything = first + list(ranking)
-    assert len({key for key, _ in everything}) == len(everything) == 10_000
-    assert everything == sorted(everything, key=lambda hit: (-hit[1], hit[0]))
