@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from engramdb.lsm.keys import from_list, to_list
 from engramdb.model.attributes import encode_memory
 from engramdb.model.identifiers import new_keys, parse_id
 from engramdb.model.moments import now_us
+from engramdb.model.shredding import shred_attributes
 from engramdb.model.vectors import check_matrix
 from engramdb.query.arguments import wrong_dimension
 
@@ -50,11 +52,13 @@ def column_batch(
     if set(counts.values()) != {count}:
         lengths = ", ".join(f"{length} {name}" for name, length in counts.items())
         raise InvalidInputError(list(counts)[-1], f"expected as many of each, got {lengths}")
-    payloads = _payloads(rows, count, reason)
+    creation_us = now_us()
+    payloads = _payloads(rows, count, reason, creation_us)
+    told = None if rows is None else partial(shred_attributes, creation_us, rows)
     if keys is None:
         made = new_keys(count)
-        return ColumnBatch(made, payloads, matrix), to_list(made)
-    return ColumnBatch(from_list(keys), payloads, matrix), keys
+        return ColumnBatch(made, payloads, matrix, told), to_list(made)
+    return ColumnBatch(from_list(keys), payloads, matrix, told), keys
 
 
 def _parse_ids(ids: object) -> list[bytes]:
@@ -126,9 +130,8 @@ def _column(name: object, column: object) -> Sequence[Any]:
 
 
 def _payloads(
-    rows: Sequence[Mapping[str, Any]] | None, count: int, reason: str | None
+    rows: Sequence[Mapping[str, Any]] | None, count: int, reason: str | None, creation_us: int
 ) -> list[bytes]:
-    creation_us = now_us()
     if rows is None:
         return [encode_memory(creation_us, reason, {})] * count
     try:

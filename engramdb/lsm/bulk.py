@@ -7,6 +7,7 @@ the manifest does. Everything committed before is flushed first, because the man
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import ClosedError, EngramError, InvalidInputError
+from engramdb.lsm.attribute_columns import AttributeColumns, ColumnsOf
 from engramdb.lsm.core import Core
 from engramdb.lsm.flush import flush_table
 from engramdb.lsm.keys import KeyMatrix, Rows, split, to_list
@@ -41,11 +43,13 @@ from engramdb.lsm.version import State
 @dataclass(slots=True)
 class ColumnBatch:
     """Memories as columns: keys (n, 16) uint8, all different; n payloads; vectors (n, d) float32
-    C-contiguous and finite, or None."""
+    C-contiguous and finite, or None. `told`: makes attribute columns of the same rows from what the
+    payloads were made of, or None; without it, or if it cannot, they are made of the payloads."""
 
     keys: KeyMatrix
     payloads: list[bytes]
     vectors: npt.NDArray[np.float32] | None
+    told: Callable[[], AttributeColumns | None] | None = None
 
     def nbytes(self) -> int:
         """About what it takes in a memtable."""
@@ -132,7 +136,7 @@ def _ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
                 core,
                 rows,
                 (Payloads.from_list(payloads[start:stop]) for start, stop in pieces(count)),
-                None if columns_of is None else columns_of(payloads),
+                None if columns_of is None else _attributes(batch, order, columns_of),
             )
             vectors = write_matrix() if writing is None else writing.result()
         assert entry is not None
@@ -142,6 +146,13 @@ def _ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
         if isinstance(error, InvalidInputError | ClosedError):
             raise
         raise core.fail(error) from error
+
+
+def _attributes(batch: ColumnBatch, order: Rows, columns_of: ColumnsOf) -> AttributeColumns:
+    """What the memories say, in this order. The matrix is written meanwhile."""
+    told = batch.told() if batch.told is not None else None
+    made = columns_of(batch.payloads) if told is None else told
+    return made if bool((order == np.arange(len(order))).all()) else made.take(order)
 
 
 def _write_vectors(

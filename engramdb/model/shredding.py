@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from itertools import chain, compress, repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final, get_type_hints
@@ -56,7 +57,7 @@ from engramdb.model.attributes import (
     from_extension,
 )
 from engramdb.model.limits import INTEGER_MAX, INTEGER_MIN
-from engramdb.model.moments import DAY_US
+from engramdb.model.moments import DAY_US, to_microseconds
 
 _DECODE_ROWS: Final = 256  # one call decodes so many: about half a millisecond
 _BATCH_ROWS: Final = 2048
@@ -85,6 +86,7 @@ _KINDS: Final[dict[type, int]] = {
     _Moment: MOMENT,
     list: LIST,
     dict: DICT,
+    datetime: MOMENT,
 }
 
 
@@ -95,6 +97,31 @@ def shred(payloads: list[bytes]) -> AttributeColumns:
         _shred_batch(payloads[start : start + _BATCH_ROWS])
         for start in range(0, len(payloads), _BATCH_ROWS)
     ]
+    return AttributeColumns.concatenate(parts) if parts else AttributeColumns.untold(0)
+
+
+def shred_attributes(
+    creation_us: int, attributes: Sequence[Mapping[str, Any]]
+) -> AttributeColumns | None:
+    """The same of memories that were encoded just now from these attributes, without bounds in
+    time: nothing need be decoded. None if anything is of a subclass of what can be stored."""
+    parts = []
+    none = np.empty(0, np.int64)
+    try:
+        for start in range(0, len(attributes), _BATCH_ROWS):
+            dicts = list(attributes[start : start + _BATCH_ROWS])
+            if set(map(type, dicts)) != {dict}:
+                return None
+            count = len(dicts)
+            batch = _Batch(count, none)
+            batch.shred((), dicts, np.arange(count))  # type: ignore[arg-type]
+            created, begins, ends = (
+                from_signed(np.full(count, moment, np.int64))
+                for moment in (creation_us, ALWAYS_FROM, ALWAYS_UNTIL)
+            )
+            parts.append(AttributeColumns.of(created, begins, ends, batch.fields, batch.rest))
+    except KeyError:  # of a type that is none of _KINDS
+        return None
     return AttributeColumns.concatenate(parts) if parts else AttributeColumns.untold(0)
 
 
@@ -124,7 +151,10 @@ def _untracked_payload() -> Any:
 
 
 _Payload: Final = _untracked_payload()
-_decode_many: Final = msgspec.msgpack.Decoder(list[_Payload], ext_hook=_moment).decode  # type: ignore[valid-type]
+_decode_many: Final = msgspec.msgpack.Decoder(
+    list[_Payload],  # type: ignore[valid-type]
+    ext_hook=_moment,
+).decode
 _decode_one: Final = msgspec.msgpack.Decoder(_Payload, ext_hook=_moment).decode
 _NOTHING: Final = _Payload(0, None, {})
 
@@ -216,6 +246,8 @@ class _Batch:
         found = np.zeros(len(dicts), np.int64)
         frequent = Counter(chain.from_iterable(dicts)).most_common(FIELDS_MAX)
         for key, _ in frequent:
+            if isinstance(key, str) and type(key) is not str:
+                raise KeyError(key)  # nothing that was decoded
             if self._paths_left and isinstance(key, str):
                 self._paths_left -= 1
                 values = list(map(dict.get, dicts, repeat(key), repeat(_ABSENT)))
@@ -292,6 +324,12 @@ def _integers(some: list[Any], kinds: Kinds, coded: U64, which: Mask) -> None:
         coded[places[fits]] = from_signed(np.array(list(compress(some, fits)), np.int64))
 
 
+def _instants(some: list[Any], kinds: Kinds, coded: U64, which: Mask) -> None:
+    if datetime in set(map(type, some)):  # nothing that was decoded
+        some = [to_microseconds(moment, "attributes") for moment in some]
+    coded[which] = from_signed(np.array(some, np.int64))
+
+
 def _floats(some: list[Any], kinds: Kinds, coded: U64, which: Mask) -> None:
     values = np.array(some, np.float64)
     coded[which] = from_floats(values)
@@ -302,7 +340,7 @@ _ENCODERS: Final[dict[int, Callable[[list[Any], Kinds, U64, Mask], None]]] = {
     BOOL: _bools,
     INT: _integers,
     FLOAT: _floats,
-    MOMENT: _integers,
+    MOMENT: _instants,
 }
 
 

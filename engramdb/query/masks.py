@@ -1,6 +1,6 @@
 """Conditions as masks over columns: which of some rows of a run meet them.
 
-Each condition gives a verdict for each row: no, perhaps, yes (see field_tests.py). Where it is
+Each condition gives a verdict for each row: no, perhaps, yes (see verdicts.py). Where it is
 perhaps, the payload decides. So the answer is that of AttributeFilter.matches for each row.
 """
 
@@ -17,8 +17,8 @@ from engramdb.lsm.memory_run import MemoryRun
 from engramdb.model.attributes import Validity, decode_memory
 from engramdb.model.limits import INTEGER_MAX, INTEGER_MIN
 from engramdb.query.attribute_filter import AttributeFilter
-from engramdb.query.field_tests import NO, PERHAPS, YES, Truth, Verdict, judge, truth_of
 from engramdb.query.temporal_filter import TemporalFilter
+from engramdb.query.verdicts import NO, PERHAPS, YES, Truth, Verdict, judge, truth_of
 
 _BIAS: Final = 2**63
 _NARROW: Final = 4  # when fewer than one in so many rows are left, only these are looked at
