@@ -144,6 +144,7 @@ def test_a_memtable_is_a_few_stretches_and_a_short_rest() -> None:
         assert all(told) or (not told[-1] and stretches[-1] <= 64)
         assert len(stretches) <= 6
     assert stretches != before
+    assert all(run.columns().rest is None for run in engine.latest().memory_runs()[:-1])
     assert engine.latest().memory_runs()[0].columns() is engine.latest().memory_runs()[0].columns()
     engine.close()
 
