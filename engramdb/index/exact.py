@@ -85,9 +85,7 @@ def search_many(
     return [top.hits() for top in tops]
 
 
-def search_among(
-    parts: Sequence[Part], query: Floats32, limit: int, threshold: float
-) -> list[Hit]:
+def search_among(parts: Sequence[Part], query: Floats32, limit: int, threshold: float) -> list[Hit]:
     """What `search` finds among these rows only, which ascend in each run: those that a filter has
     left. The others are not scored, unless most of a run is wanted: see is_dense()."""
     limit = min(limit, sum([rows.size for _, rows in parts]))
