@@ -7,12 +7,17 @@ import numpy as np
 
 from engramdb.lsm.attribute_columns import AttributeColumns, Mask
 from engramdb.lsm.field import ABSENT, LIST, UNKNOWN, VALUED, Field
+from engramdb.lsm.keys import Rows
 
 
-def contradictions(told: AttributeColumns, fresh: AttributeColumns) -> list[str]:
+def contradictions(
+    told: AttributeColumns, fresh: AttributeColumns, names: Rows | None = None
+) -> list[str]:
     """Where they differ, one line each. `fresh` is made of the payloads of the same rows; which
-    attributes have a field, and which are left to the payloads, may differ."""
+    attributes have a field, and which are left to the payloads, may differ. `names`: what each row
+    is called, its number by default."""
     problems = []
+    names = np.arange(len(told)) if names is None else names
     for name in ("created", "valid_from", "valid_until"):
         one, other = getattr(told, name), getattr(fresh, name)
         same = (one is None) == (other is None)
@@ -25,14 +30,14 @@ def contradictions(told: AttributeColumns, fresh: AttributeColumns) -> list[str]
             expected = Field.constant(ABSENT, len(fresh))
         wrong = _wrong_rows(field, expected) & ~hidden
         if bool(wrong.any()):
-            row = int(np.flatnonzero(wrong)[0])
+            row = int(names[np.flatnonzero(wrong)[0]])
             problems.append(f"{'.'.join(path)!r:.80} is not what the payload of row {row} says")
     beyond = _rest_of(told)
     for path, field in fresh.fields.items():
         if path not in told.fields:
             missed = (field.kind_codes != ABSENT) & ~beyond
             if bool(missed.any()):
-                row = int(np.flatnonzero(missed)[0])
+                row = int(names[np.flatnonzero(missed)[0]])
                 problems.append(f"{'.'.join(path)!r:.80} of row {row} is in no column")
     return problems
 

@@ -107,6 +107,13 @@ class StoredColumns(AttributeColumns):
             return None
         return self._reader.bounded("attr.rest", self._rows, 0, 1).array().astype(np.bool_)
 
+    def read_all(self) -> None:
+        """Read and check everything."""
+        for name in ("created", "valid_from", "valid_until", "rest"):
+            getattr(self, name)
+        for path in self.fields:
+            _ = self.fields[path]
+
     def _optional(self, name: str) -> Column | None:
         return self._reader.column(name, self._rows) if name in self._reader else None
 

@@ -121,3 +121,29 @@ def test_an_empty_column_finds_nothing() -> None:
 def test_an_unknown_encoding_has_no_size() -> None:
     with pytest.raises(KeyError):
         encoded_size(6, 1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [7, 7, 7],
+        [5, 6, 7, 8],
+        [1000, 1003, 1001],
+        [1000, 1300, 1001],
+        [10**9, 10**9 + 70_000, 10**9],
+        [1, 2**63, 2**64 - 1, 0],
+        [2**64 - 1, 2**64 - 3, 2**64 - 2],
+        [],
+    ],
+)
+def test_values_are_compared_as_they_are_stored(values: list[int]) -> None:
+    column = Column.of(np.array(values, np.uint64))
+    rows = np.arange(len(values))[::-1]
+    probes = {0, 2**64 - 1, *values, *(value - 1 for value in values if value)}
+    for low in probes:
+        for high in probes:
+            expected = [low <= value <= high for value in values]
+            assert column.within(low, high).tolist() == expected
+            assert column.within(low, high, rows).tolist() == expected[::-1]
+    if values and max(values) < 2000:
+        assert column.distinct(2000) == tuple(sorted(set(values)))

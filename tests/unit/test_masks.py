@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from datetime import timedelta
 from typing import Any
 
@@ -90,6 +91,10 @@ NESTED = [{"a": {"b": 1}}, {"a.b": 2}, {"a": {"b": None}, "a.b": 3}, {"a": 4}, {
         ([{"s": "x" * 32}, {"s": "x" * 33}, {"s": "x" * 31}], F.equals("s", "x" * 33), [1]),
         ([{"s": "x" * 32}, {"s": "x" * 33}, {"s": "x" * 31}], F.greater_than("s", "x" * 32), [1]),
         ([{"s": "x" * 31 + "é"}, {"s": "x" * 31}], F.ends_with("s", "é"), [0]),
+        ([{"s": "x" * 33}, {"s": "y"}], F.equals("s", "x" * 32), []),
+        ([{"s": "x" * 33}, {"s": "y"}], F.less_or_equal("s", "x" * 32), []),
+        ([{"s": "x" * 40 + "y"}, {"s": "y"}, {"s": "z"}], F.contains("s", "y"), [0, 1]),
+        ([{"s": "x" * 31 + "é!"}, {"s": "é"}, {"s": "z"}], F.contains("s", "é!"), [0]),
         ([{"t": NOON}, {"t": NOON + timedelta(microseconds=1)}], F.less_or_equal("t", NOON), [0]),
         ([{}, {"n": None}, {"n": 1}], F.exists("n"), [1, 2]),
         ([{}, {"n": None}, {"n": 1}], F.equals("n", None), [1]),
@@ -108,6 +113,26 @@ def test_what_comparisons_mean(said: list[dict[str, Any]], where: F, expected: l
     assert rows_of(run_of(*said), ~where) == [
         row for row in range(len(said)) if row not in expected
     ]
+
+
+BOUNDS = [1, 2, 3, 1.0, 1.5, 2.0, 2.5]
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3, 0.5, 1.0, 1.5, 2.0, 2.5, -1, 9, 1e300])
+@pytest.mark.parametrize(
+    ("name", "stands"),
+    [
+        ("less_than", operator.lt),
+        ("less_or_equal", operator.le),
+        ("greater_than", operator.gt),
+        ("greater_or_equal", operator.ge),
+        ("equals", operator.eq),
+    ],
+)
+def test_numbers_stand_to_each_other_as_in_python(name: str, stands: Any, bound: float) -> None:
+    run = run_of(*[{"n": value} for value in BOUNDS])
+    expected = [row for row, value in enumerate(BOUNDS) if stands(value, bound)]
+    assert rows_of(run, getattr(F, name)("n", bound)) == expected
 
 
 PLAIN = [{"c": f"c{i % 3}", "n": i, "x": i / 2, "tags": [f"t{i % 4}"]} for i in range(60)]
@@ -147,6 +172,26 @@ def test_attributes_beyond_the_columns_are_read_from_payloads() -> None:
     for i in (0, 50, 99):
         assert rows_of(run, F.equals(f"k{i}", i)) == [i]
         assert rows_of(run, F.not_exists(f"k{i}")) == [row for row in range(100) if row != i]
+
+
+def test_a_path_may_lead_to_what_has_no_column() -> None:
+    many = {f"k{i}": {"in": i} for i in range(90)}
+    payloads = [payload_of({**many, "k0.in": 7}), payload_of({"k0": {"in": 7}}), payload_of({})]
+    columns = AttributeColumns.concatenate([shred(payloads[:1]), shred(payloads[1:])])
+    run = ListedRun(columns, payloads)
+    for i in range(90):
+        assert rows_of(run, F.exists(f"k{i}.in")) == ([0, 1] if i == 0 else [0])
+    assert rows_of(run, F.equals("k0.in", 7)) == [0, 1]
+
+
+def test_a_column_that_only_some_parts_have_does_not_speak_for_the_others() -> None:
+    many = payload_of({f"k{i}": i for i in range(90)})
+    others = [payload_of({f"k{i}": i}) for i in range(40, 90)]
+    columns = AttributeColumns.concatenate([shred([many]), shred(others), shred(others)])
+    run = ListedRun(columns, [many, *others, *others])
+    for i in range(90):
+        found = rows_of(run, F.equals(f"k{i}", i))
+        assert found == ([0, i - 39, i + 11] if i >= 40 else [0])
 
 
 def test_a_payload_that_is_damaged_is_told_as_damage_when_it_matters() -> None:

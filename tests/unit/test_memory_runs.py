@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engramdb import Database, MemoryNode
-from engramdb.lsm import Batch, Snapshot
+from engramdb.lsm import Batch, Snapshot, verification
 from engramdb.lsm.environment import MemoryEnvironment
 from engramdb.lsm.keys import to_list
 from engramdb.lsm.memory_run import MemoryRun, SegmentRun, TableRun
@@ -144,6 +144,7 @@ def test_a_memtable_is_a_few_stretches_and_a_short_rest() -> None:
         assert all(told) or (not told[-1] and stretches[-1] <= 64)
         assert len(stretches) <= 6
     assert stretches != before
+    assert all(run.columns().rest is None for run in engine.latest().memory_runs()[:-1])
     assert engine.latest().memory_runs()[0].columns() is engine.latest().memory_runs()[0].columns()
     engine.close()
 
@@ -209,6 +210,26 @@ def test_columns_that_are_not_what_the_payloads_say_are_found() -> None:
         "'n' is not what the payload of row 0 says",
         "'m' of row 0 is in no column",
     ]
+    engine.close()
+
+
+def test_of_a_large_file_some_blocks_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "_COMPARED_ROWS_MAX", 128)
+    environment = MemoryEnvironment()
+    right = filled(300)
+    right.flush()
+    assert right.verify().ok
+    right.close()
+    wrong = payload_of({"n": 1})
+    engine = open_engine(
+        environment, columns_of=lambda given: shred([each and wrong for each in given])
+    )
+    for number in range(300):
+        put(engine, number, payload_of({"n": 2}))
+    engine.close()
+    engine = open_engine(environment, columns_of=shred)
+    (problem,) = engine.verify().problems
+    assert problem.endswith("'n' is not what the payload of row 0 says")
     engine.close()
 
 

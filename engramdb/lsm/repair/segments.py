@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from engramdb.errors import CorruptionError
-from engramdb.lsm.attribute_sections import names_in
+from engramdb.lsm.attribute_sections import StoredColumns, names_in
 from engramdb.lsm.block_cache import BlockCache
 from engramdb.lsm.container import SEGMENT
 from engramdb.lsm.environment import Environment
@@ -18,7 +18,7 @@ from engramdb.lsm.keys import Rows, join, to_list
 from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.marks import Marks
 from engramdb.lsm.payloads import BLOCK_ROWS, Payloads
-from engramdb.lsm.records import CLASSES, EDGE, NEVER, TOMBSTONE
+from engramdb.lsm.records import CLASSES, EDGE, MEMORY, NEVER, TOMBSTONE
 from engramdb.lsm.repair.healing import HealingReader
 from engramdb.lsm.repair.report import Findings
 from engramdb.lsm.retention import Mask
@@ -125,13 +125,18 @@ class SalvagedSegment(Segment):
                     self.reader.column(name)
                 except CorruptionError as error:
                     self._findings.damage(self.path, error)
-        if self.has_attributes:  # not written again: the next merge makes them of the payloads
-            for name in names_in(self.reader):
-                try:
-                    self.reader.blob(name)
-                except CorruptionError as error:
-                    self._findings.damage(self.path, error)
+        if self.has_attributes:
+            self._check_attributes()
         return lost
+
+    def _check_attributes(self) -> None:
+        """They are not written again: the next merge makes them of the payloads."""
+        try:
+            for name in names_in(self.reader):
+                self.reader.blob(name)
+            StoredColumns(self.reader, self.ranges[MEMORY][1]).read_all()
+        except CorruptionError as error:
+            self._findings.damage(self.path, error)
 
     def lost_versions(self, rows: Rows) -> list[tuple[int, bytes, int]]:
         """(class, key, seq) of these rows."""
