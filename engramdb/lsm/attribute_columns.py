@@ -69,6 +69,10 @@ class AttributeColumns:
         created = Column.of(from_signed(np.full(count, UNTOLD, np.int64)))
         return AttributeColumns(created, None, None, {}, np.ones(count, np.bool_))
 
+    def is_untold(self) -> bool:
+        """Whether of some rows only the payload tells."""
+        return self.created.extremes[0] == 0  # UNTOLD, biased
+
     def take(self, rows: Rows) -> AttributeColumns:
         """These rows, in this order."""
         taken = {path: field.take(rows) for path, field in self.fields.items()}

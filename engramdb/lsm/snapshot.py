@@ -385,11 +385,11 @@ class Snapshot:
     def said(self) -> Iterator[AttributeColumns | list[bytes]]:
         """What all memories of all runs say, visible or not, without looking at which are: as
         columns, or as the payloads of what was written last. For a quick look at whether anything
-        says this or that; runs that were written without columns are left out."""
+        says this or that; quick unless a segment was written without columns, see
+        Segment.attributes."""
         for source in self._sources():
             if isinstance(source, Segment):
-                if source.has_attributes:
-                    yield source.attributes
+                yield source.attributes
             else:
                 count = source.rows_until(self.seq)
                 stretches, done = source.told(count)

@@ -193,7 +193,7 @@ def valid(run: MemoryRun, rows: Rows, at_us: int) -> Rows:
     """
     columns = run.columns()
     bounded = columns.valid_from is not None or columns.valid_until is not None
-    if not bounded and not _some_are_untold(columns):
+    if not bounded and not columns.is_untold():
         return rows  # as in most runs
     kept = np.ones(len(rows), np.bool_)
     if columns.valid_from is not None:
@@ -209,13 +209,9 @@ def valid(run: MemoryRun, rows: Rows, at_us: int) -> Rows:
 
 def _untold(columns: AttributeColumns, rows: Rows) -> Rows:
     """Which of these rows only tell their times in their payloads."""
-    if not _some_are_untold(columns):
+    if not columns.is_untold():
         return rows[:0]
     return np.flatnonzero(columns.created.within(UNTOLD + _BIAS, UNTOLD + _BIAS, rows))
-
-
-def _some_are_untold(columns: AttributeColumns) -> bool:
-    return columns.created.extremes[0] == UNTOLD + _BIAS
 
 
 def _is_valid(validity: Validity, at_us: int) -> bool:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engramdb import Database, InvalidInputError, MemoryNode
+from engramdb.lsm import Batch, Options, StorageEngine
+from engramdb.model.attributes import encode_memory
 
 MARCH = datetime(2025, 3, 1, tzinfo=UTC)
 JUNE = datetime(2025, 6, 1, tzinfo=UTC)
@@ -52,3 +56,20 @@ def test_its_end_is_a_change_that_diff_shows_and_undo_and_restore_take_back() ->
         assert db.load(memory_id).valid_to == JUNE
         with db.as_of(1) as past:
             assert past.load(memory_id).valid_to is None
+
+
+def test_it_counts_in_a_database_whose_files_were_written_without_columns(tmp_path: Path) -> None:
+    with Database.file_based(tmp_path / "db", background=False) as db:
+        over = db.save(MemoryNode([1.0, 0.0], valid_to=MARCH))
+        now = db.save(MemoryNode([0.0, 1.0], valid_from=MARCH))
+    options = Options(background=False)
+    with StorageEngine.open(str(tmp_path / "db"), options) as engine:  # knows nothing of columns
+        batch = Batch()
+        batch.put(b"k" * 16, encode_memory(1, None, {}), np.ones(2, np.float32))
+        engine.commit(batch)
+        engine.compact()
+    with Database.open(tmp_path / "db") as db:
+        found = [memory_id for memory_id, _ in db.search_similar([1.0, 1.0])]
+        assert now in found and over not in found and len(found) == 2
+        assert over in [memory_id for memory_id, _ in db.search_similar([1, 1], valid_at="any")]
+        assert over not in db.query().ids()
