@@ -77,6 +77,7 @@ class Merge:
         self._commits.conclude()
         if not self._commits.lost_nothing:
             self._commits.own()  # no state from before is shown under the number of one that is
+            self._end_older_rows(merged)
             self._restore(merged)
             self._disconnect(merged)
         self._order(merged)
@@ -130,30 +131,30 @@ class Merge:
             self._commits.misses_successors(ends[~followed & (ends != np.uint64(NEVER))])
 
     def _restore(self, merged: Merged) -> None:
-        """The newest version that is left of a memory or connection becomes the current one."""
+        """The newest version that is left of a memory or connection becomes the current one; of a
+        memory's vector only if it fits, or else it has ended."""
         rows = merged.rows
         which = np.flatnonzero(
-            rows.key_starts()
-            & (rows.superseded != np.uint64(NEVER))
-            & (rows.kind != TOMBSTONE)
-            & self._fit_their_memory(rows)
+            rows.key_starts() & (rows.superseded != np.uint64(NEVER)) & (rows.kind != TOMBSTONE)
         )
         if not len(which):
             return
         seq, time = self._commits.own()
+        fit = self._fit_their_memory(rows)[which]
         copies = rows.take(which)
         copies.seq = np.full(len(which), seq, np.uint64)
         copies.time = np.full(len(which), time, np.uint64)
-        shares = copies.vector != np.uint64(NO_VECTOR)
-        copies.kind = np.where(shares, PATCH, PUT).astype(np.uint8)
+        copies.vector = np.where(fit, copies.vector, np.uint64(NO_VECTOR))
+        kind = np.where(copies.vector != np.uint64(NO_VECTOR), PATCH, PUT)
+        copies.kind = np.where(fit, kind, TOMBSTONE).astype(np.uint8)
         copies.superseded = np.full(len(which), NEVER, np.uint64)
         merged.rows = RowColumns.concatenate([rows, copies])
-        merged.origin = np.concatenate((merged.origin, merged.origin[which]))
-        merged.restored = len(which)
+        origin = np.where(fit, merged.origin[which], _EMPTY)
+        merged.origin = np.concatenate((merged.origin, origin))
+        merged.restored = int(np.count_nonzero(fit))
         self._order(merged)
 
-    @staticmethod
-    def _fit_their_memory(rows: RowColumns) -> Mask:
+    def _fit_their_memory(self, rows: RowColumns) -> Mask:
         """False for edges that carry a vector which the newest version that is left of their memory
         has not: it would stand beside vectors of another time."""
         fit = np.ones(len(rows), np.bool_)
@@ -172,7 +173,38 @@ class Merge:
             & (rows.seq[at] <= seq)
             & (seq < rows.superseded[at])
         )
-        return fit
+        return fit & ~self._are_older(rows)
+
+    def _are_older(self, rows: RowColumns) -> Mask:
+        """The newest versions of edges that carry a row of a memory's vectors in a space which a
+        later commit wrote anew: it has written all rows that there were or are."""
+        older = np.zeros(len(rows), np.bool_)
+        spaces = rows.spaces()
+        carries = np.array([name is not None for name in spaces], np.bool_)
+        carries &= rows.key_starts() & (rows.record_class == EDGE)
+        carries &= rows.seq != np.uint64(self._commits.own()[0])
+        at = np.flatnonzero(carries)
+        if not len(at):
+            return older
+        names = {name: number for number, name in enumerate(dict.fromkeys(spaces[at].tolist()))}
+        space = np.array([names[name] for name in spaces[at].tolist()])
+        high, low = (column[at] for column in rows.owners())
+        order = np.lexsort((space, low, high))
+        at, space, high, low = at[order], space[order], high[order], low[order]
+        starts = np.ones(len(at), np.bool_)
+        starts[1:] = (space[1:] != space[:-1]) | (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+        first = np.flatnonzero(starts)
+        newest = np.maximum.reduceat(rows.seq[at], first)
+        older[at] = rows.seq[at] < np.repeat(newest, np.diff(first, append=len(at)))
+        return older
+
+    def _end_older_rows(self, merged: Merged) -> None:
+        """Rows of a multi-vector of which a later version is there in part."""
+        rows = merged.rows
+        current = (rows.superseded == np.uint64(NEVER)) & (rows.kind != TOMBSTONE)
+        ended = np.flatnonzero(self._are_older(rows) & current)
+        if len(ended):
+            self._end(merged, ended)
 
     def _disconnect(self, merged: Merged) -> None:
         """A connection needs a memory at both ends."""
@@ -197,13 +229,19 @@ class Merge:
                 & are_there(edges.target_high, edges.target_low)
             )
         ]
-        if not len(ended):
-            return
+        if len(ended):
+            merged.disconnected = sum(name is None for name in rows.spaces()[ended])
+            self._end(merged, ended)
+
+    def _end(self, merged: Merged, ended: Rows) -> None:
+        """End current versions by the repair's own commit."""
+        rows = merged.rows
         seq, time = self._commits.own()
         tombstones = rows.take(ended)
         tombstones.seq = np.full(len(ended), seq, np.uint64)
         tombstones.time = np.full(len(ended), time, np.uint64)
         tombstones.kind = np.full(len(ended), TOMBSTONE, np.uint8)
+        tombstones.vector = np.full(len(ended), NO_VECTOR, np.uint64)
         # one that was restored by this very commit was not there before it
         fresh = rows.seq[ended] == np.uint64(seq)
         keep = np.ones(len(rows), np.bool_)
@@ -216,7 +254,7 @@ class Merge:
         merged.origin = np.concatenate(
             (merged.origin[keep], np.full(int(np.count_nonzero(~fresh)), _EMPTY, np.int64))
         )
-        merged.disconnected = sum(name is None for name in rows.spaces()[ended])
+        self._order(merged)
 
     @staticmethod
     def _order(merged: Merged) -> None:
