@@ -7,7 +7,8 @@ looks for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import NamedTuple, cast
 
@@ -127,6 +128,19 @@ def mind_others(batch: Batch, everything: Sequence[Wanted], seen_seq: int) -> No
 
     batch.guards.append(unchanged)
     batch.rebuild = again
+
+
+def gets_no_vectors(keys: Sequence[bytes], seen_seq: int) -> Callable[[Snapshot], bool]:
+    """A guard for writes that know of no vectors of these memories in named spaces: whether nobody
+    has given them any after `seen_seq`."""
+
+    def guard(now: Snapshot) -> bool:
+        touched = now.touched(EDGE, seen_seq)
+        written = [cast(Edge, each) for each in map(partial(now.get, EDGE), touched) if each]
+        owners = {edge.source for edge in written if place_of(edge.type) is not None}
+        return not owners or owners.isdisjoint(keys)
+
+    return guard
 
 
 def delete_vectors(batch: Batch, source: Source, key: bytes) -> None:

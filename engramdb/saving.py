@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
 
-from engramdb.carried import Wanted, carried, mind_others, put_vectors, wanted_of
+from engramdb.carried import (
+    Wanted,
+    carried,
+    gets_no_vectors,
+    mind_others,
+    put_vectors,
+    wanted_of,
+)
 from engramdb.columns import Attributes, column_batch
 from engramdb.lsm import ColumnBatch
 from engramdb.lsm.keys import to_list
@@ -129,10 +136,17 @@ class Saving(Reading):
         engine = self._engine
         engine.check_open()
         batch, keys = column_batch(ids, embeddings, attributes, reason, engine.dimension)
-        if ids is not None and engine.has_spaces and self._replaced(batch, keys, sync):
-            return format_keys(keys)
-        if keys:
-            engine.commit_columns(batch, sync=sync)
+        while keys:
+            seen_seq = engine.last_seq
+            if ids is not None and engine.has_spaces and self._replaced(batch, keys, sync):
+                break
+            if ids is not None:
+                batch.guards = [gets_no_vectors(keys, seen_seq)]
+            try:
+                engine.commit_columns(batch, sync=sync)
+                break
+            except GuardFailed:
+                time.sleep(_RETRY_S)
         return format_keys(keys)
 
     def _replaced(self, columns: ColumnBatch, keys: list[bytes], sync: bool | None) -> bool:

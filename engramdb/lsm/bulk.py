@@ -7,10 +7,10 @@ the manifest does. Everything committed before is flushed first, because the man
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ from engramdb.lsm.keys import KeyMatrix, Rows, split, to_list
 from engramdb.lsm.limits import PAYLOAD_BYTES_MAX
 from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.payloads import Payloads
-from engramdb.lsm.records import MEMORY, NEVER, NO_VECTOR, PUT, Batch, Commit
+from engramdb.lsm.records import MEMORY, NEVER, NO_VECTOR, PUT, Batch, Commit, GuardFailed
 from engramdb.lsm.rewrite import (
     WrittenVectors,
     open_segment,
@@ -34,6 +34,7 @@ from engramdb.lsm.rewrite import (
     write_vectors,
 )
 from engramdb.lsm.rows import EdgeColumns, RowColumns
+from engramdb.lsm.snapshot import Snapshot
 from engramdb.lsm.spaces import check_dimension
 from engramdb.lsm.supersede import Superseder
 from engramdb.lsm.vector_file import Matrix, VectorColumns, norms_of
@@ -50,6 +51,8 @@ class ColumnBatch:
     payloads: list[bytes]
     vectors: npt.NDArray[np.float32] | None
     told: Callable[[], AttributeColumns | None] | None = None
+    guards: list[Callable[[Snapshot], bool]] = field(default_factory=list)
+    """As those of a Batch."""
 
     def nbytes(self) -> int:
         """About what it takes in a memtable."""
@@ -58,7 +61,7 @@ class ColumnBatch:
 
     def as_batch(self) -> Batch:
         """The same as single operations."""
-        batch = Batch()
+        batch = Batch(guards=list(self.guards))
         vectors = [None] * len(self.payloads) if self.vectors is None else self.vectors
         for key, payload, vector in zip(to_list(self.keys), self.payloads, vectors, strict=True):
             batch.put(key, payload, vector)
@@ -141,7 +144,7 @@ def _ingest(core: Core, batch: ColumnBatch, order: Rows) -> Commit:
             vectors = write_matrix() if writing is None else writing.result()
         assert entry is not None
         with core.flush_lock:
-            return _commit(core, rows, entry, vectors)
+            return _commit(core, rows, entry, vectors, batch.guards)
     except (OSError, EngramError) as error:
         if isinstance(error, InvalidInputError | ClosedError):
             raise
@@ -177,7 +180,11 @@ def _write_vectors(
 
 
 def _commit(
-    core: Core, rows: RowColumns, entry: SegmentEntry, vectors: list[WrittenVectors]
+    core: Core,
+    rows: RowColumns,
+    entry: SegmentEntry,
+    vectors: list[WrittenVectors],
+    guards: Sequence[Callable[[Snapshot], bool]],
 ) -> Commit:
     for _ in range(2):  # the second time little can be left
         with core.write_lock:
@@ -190,12 +197,13 @@ def _commit(
         dimensions = {written.entry.dimension for written in vectors}
         if dimensions and core.space is not None and dimensions != {core.space}:
             # another commit was the first to have a dimension
-            core.environment.unlink(core.temporary("seg", entry.number))
-            for written in vectors:
-                core.environment.unlink(core.temporary("vec", written.entry.number))
+            _discard(core, entry, vectors)
             raise InvalidInputError(
                 "embeddings", f"dimension {dimensions.pop()}, this database has {core.space}"
             )
+        if not all(guard(core.sequenced()) for guard in guards):
+            _discard(core, entry, vectors)
+            raise GuardFailed
         core.freeze()
         while frozen := core.state.version.frozen:
             flush_table(core, frozen[0], nullcontext(), nullcontext())
@@ -244,3 +252,10 @@ def _commit(
         core.remove_obsolete()
         core.wake()
         return Commit(seq, time)
+
+
+def _discard(core: Core, entry: SegmentEntry, vectors: list[WrittenVectors]) -> None:
+    """Remove the files of a batch that is not committed."""
+    core.environment.unlink(core.temporary("seg", entry.number))
+    for written in vectors:
+        core.environment.unlink(core.temporary("vec", written.entry.number))

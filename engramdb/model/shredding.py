@@ -193,8 +193,11 @@ def _shred_batch(payloads: list[bytes]) -> AttributeColumns:
     damaged_rows = np.union1d(filled[np.array(damaged, np.int64)], np.flatnonzero(wrong_moments))
     created[damaged_rows] = UNTOLD
     valid_from[damaged_rows], valid_until[damaged_rows] = ALWAYS_FROM, ALWAYS_UNTIL
+    attributes = list(map(attrgetter("attributes"), said))
+    for place in np.searchsorted(filled, np.flatnonzero(wrong_moments)).tolist():
+        attributes[place] = {}  # else the elements of its lists would be those of other rows
     batch = _Batch(count, damaged_rows)
-    batch.shred((), list(map(attrgetter("attributes"), said)), filled)
+    batch.shred((), attributes, filled)
     return AttributeColumns.of(
         from_signed(created),
         from_signed(valid_from),

@@ -23,6 +23,7 @@ from engramdb.lsm.marks import Marks
 from engramdb.lsm.payloads import open_block
 from engramdb.lsm.records import CLASSES
 from engramdb.lsm.segment import Segment
+from engramdb.lsm.segment_edges import edges_around, edges_between
 from engramdb.model.attributes import decode_edge, decode_memory
 from tests.fuzz import values
 from tests.fuzz.databases import ForgedDatabase, seal
@@ -151,8 +152,10 @@ def _read(segment: Segment) -> None:
             found = _tolerant(segment.key, row)
             if isinstance(found, bytes):
                 _tolerant(segment.find, record_class, found)
-                _tolerant(segment.adjacent, found, incoming=True)
-                _tolerant(segment.adjacent, found, incoming=False)
+                _tolerant(segment.carriers_of, found)
+                _tolerant(edges_between, segment, found, found, 2**62)
+                for incoming in (False, True):
+                    _tolerant(edges_around, segment, found, 2**62, incoming=incoming)
 
 
 def _container(entries: list[tuple[int, ...]], body: bytes) -> tuple[bytes, bytes]:

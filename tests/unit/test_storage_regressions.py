@@ -1,0 +1,60 @@
+"""Bugs of what is stored beside the memories themselves, one test each: attribute columns, named
+vector spaces, derived files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from engramdb import Database, MemoryNode
+from engramdb.lsm.attribute_check import contradictions
+from engramdb.lsm.attribute_columns import AttributeColumns
+from engramdb.model.attributes import encode_memory
+from engramdb.model.shredding import shred
+
+
+def test_a_row_with_a_wrong_time_takes_no_elements_of_other_rows() -> None:
+    """Its list was counted with the lists of the others, which then had the elements of others."""
+    wrong = msgspec.msgpack.encode([2**62, None, {"tags": [1, 2]}])
+    sound = encode_memory(5, None, {"tags": [3]})
+    columns = shred([wrong, b"", sound])
+    field = columns.fields[("tags",)]
+    assert field.counts.tolist() == [1]
+    assert field.owners.tolist() == [2]
+    again = AttributeColumns.concatenate([columns, shred([sound])])
+    assert contradictions(again, shred([wrong, b"", sound, sound])) == []
+
+
+@pytest.mark.parametrize("bulk_bytes_min", [1, 2**30], ids=["around the log", "through the log"])
+@pytest.mark.parametrize("spaces_before", [{}, {"title": [3.0, 4.0]}])
+def test_columns_take_the_vectors_that_came_meanwhile(
+    bulk_bytes_min: int, spaces_before: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory that got a vector in a named space while save_columns() replaced it was found by
+    that vector, although it had it no more."""
+    with Database.in_memory() as db:
+        engine = db._engine
+        core = engine._core
+        core.options = replace(core.options, bulk_bytes_min=bulk_bytes_min)
+        memory_id = db.save(MemoryNode([1.0, 0.0]))
+        other_id = db.save(MemoryNode(vectors=spaces_before))
+        commit_columns = engine.commit_columns
+
+        def meanwhile(*arguments: Any, **named: Any) -> Any:
+            monkeypatch.undo()
+            node = db.load(memory_id)
+            node.set_vector("title", [1.0, 2.0])
+            db.save(node)
+            return commit_columns(*arguments, **named)
+
+        monkeypatch.setattr(engine, "commit_columns", meanwhile)
+        assert db.save_columns([memory_id], [[0.0, 1.0]], [{"a": 1}]) == [memory_id]
+        node = db.load(memory_id)
+        assert (node.get_attribute("a"), dict(node.vectors)) == (1, {})
+        hits = [found for found, _ in db.search_similar([1.0, 2.0], space="title")]
+        assert hits == [other_id] * len(spaces_before)
+        assert core.environment.list(f"{core.directory}/tmp") == []
+        assert db.verify().ok
