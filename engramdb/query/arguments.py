@@ -49,7 +49,10 @@ def check_threshold(threshold: object, argument: str = "threshold") -> float:
     if isinstance(threshold, (int, float, np.integer, np.floating)) and not isinstance(
         threshold, bool
     ):
-        number = float(threshold)
+        try:
+            number = float(threshold)
+        except OverflowError:  # an int with more than 308 digits
+            number = math.inf
         if math.isfinite(number):
             return number
     raise InvalidInputError(argument, f"expected a finite number, got {threshold!r:.80}")

@@ -8,13 +8,13 @@
     other names  that attribute; in a sum its number, 0 where it is none
 
 A sum adds what each signal says times its weight, without rescaling to the memories at hand, so a
-memory's score does not depend on which others were found. (Recency, importance and relevance added
-up is how the generative agents of Park et al., 2023, remember; their recency halves in 138 hours.)
+memory's score does not depend on which others were found. What is beyond 1e300,
+infinity too, counts as 1e300. (Recency, importance and relevance added up is how the generative
+agents of Park et al., 2023, remember; their recency halves in 138 hours.)
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from engramdb.errors import InvalidInputError
 from engramdb.model.attributes import check_key
 from engramdb.model.moments import duration_us
+from engramdb.query.arguments import check_threshold
 
 SIMILARITY: Final = "similarity"
 RECENCY: Final = "recency"
@@ -76,11 +77,7 @@ def _name(name: object) -> str:
 
 
 def _weight(name: object, weight: object) -> tuple[str, float]:
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise InvalidInputError(
-            f"by[{name!r:.80}]", f"expected a finite number as weight, got {weight!r:.80}"
-        )
-    return _name(name), float(weight)
+    return _name(name), check_threshold(weight, f"by[{name!r:.80}]")
 
 
 BY_SIMILARITY: Final = order_of(SIMILARITY, None, HALF_LIFE, DECAY)

@@ -28,6 +28,8 @@ Match = tuple[bytes, float | None]
 """A key, and its score if there is one."""
 
 _DECIMALS: Final = 12  # below them there is only noise
+_ROUNDED_MAX: Final = 1e3  # larger numbers have no digits to lose below _DECIMALS
+_TERM_MAX: Final = 1e300  # of a sum: so that it is finite, and infinity minus infinity is zero
 _EXACT_INTEGERS: Final = 2.0**53  # larger ones are not all float64 numbers
 
 
@@ -153,23 +155,32 @@ def _by_signals(
 
 
 def _by_sum(signals: Signals, order: Order, count: int | None) -> tuple[Rows, Floats]:
-    totals = np.zeros(signals.selection.count)
+    rest = np.zeros(signals.selection.count)  # of the score: everything but similarity
     similarity = 0.0
     for name, weight in order.weights:
+        if name == SIMILARITY:
+            similarity = weight
+            continue
         values = signals.of(name, order)
-        if name == ACTIVATION:
-            with np.errstate(over="ignore"):  # of what was never used: 1 / (1 + inf)
+        with np.errstate(over="ignore"):  # of what was never used: 1 / (1 + inf)
+            if name == ACTIVATION:
                 values = 1.0 / (1.0 + np.exp(-values))
-        elif name == SIMILARITY:
-            similarity += weight
-        totals += weight * np.nan_to_num(values, nan=0.0)
-    best = _candidates(totals, order, count, 2 * abs(similarity) * signals.margin)
-    scores = totals[best]
-    if similarity:
-        scores += similarity * (signals.exact_cosines(best) - signals.cosines[best])
-        scores = np.round(scores, _DECIMALS)
+            values = np.clip(np.nan_to_num(values, nan=0.0), -_TERM_MAX, _TERM_MAX)
+            rest += np.clip(weight * values, -_TERM_MAX, _TERM_MAX)
+    near = rest + similarity * signals.cosines if similarity else rest
+    best = _candidates(near, order, count, 2 * abs(similarity) * signals.margin)
+    scores = rest[best]
+    if similarity:  # not as a correction of `near`: equal memories have to have equal scores
+        scores = _rounded(scores + similarity * signals.exact_cosines(best))
     places = _sorted(signals, best, scores, order, count)
     return best[places], scores[places]
+
+
+def _rounded(scores: Floats) -> Floats:
+    """To 12 decimals, where a float64 has them."""
+    small = np.abs(scores) < _ROUNDED_MAX
+    rounded: Floats = np.where(small, np.round(np.where(small, scores, 0.0), _DECIMALS), scores)
+    return rounded
 
 
 def _by_signal(signals: Signals, name: str, order: Order, count: int | None) -> tuple[Rows, Floats]:
@@ -204,10 +215,13 @@ def _candidates(ranks: Floats, order: Order, count: int | None, slack: float) ->
     """The positions that may be among the first `count`, ascending."""
     if count is None or count >= len(ranks):
         return np.arange(len(ranks))
+    place = len(ranks) - count if order.descending else count - 1
+    bound = float(np.partition(ranks, place)[place])
+    if slack:  # and what the addition to large numbers has rounded away
+        slack += 4 * float(np.spacing(abs(bound)))
     if order.descending:
-        bound = np.partition(ranks, len(ranks) - count)[len(ranks) - count] - slack
-        return np.flatnonzero(ranks >= bound)
-    return np.flatnonzero(ranks <= np.partition(ranks, count - 1)[count - 1] + slack)
+        return np.flatnonzero(ranks >= bound - slack)
+    return np.flatnonzero(ranks <= bound + slack)
 
 
 def _sorted(

@@ -1,0 +1,77 @@
+"""Defects that were found in queries after they were built, each with what showed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engramdb import Database, InvalidInputError, MemoryNode
+
+
+@pytest.fixture
+def db() -> Iterator[Database]:
+    with Database.in_memory(background=False) as database:
+        yield database
+
+
+def _scores(nodes: list[MemoryNode]) -> list[float]:
+    assert all(node.score is not None for node in nodes)
+    return [node.score for node in nodes if node.score is not None]
+
+
+# Weighted sums
+
+
+def test_a_sum_of_infinite_terms_is_a_number_and_loses_no_memory(db: Database) -> None:
+    for value in (1e308, 1.0, float("inf")):
+        db.save(MemoryNode(attributes={"a": value, "b": 2 * value}))
+    query = db.query().order_by({"a": 10.0, "b": -10.0})
+    assert np.isfinite(_scores(query.execute())).all()
+    assert len(query.with_limit(1).ids()) == query.count() == 1
+
+
+def test_large_scores_are_not_rounded_to_infinity(db: Database) -> None:
+    values = [1e290, 3e290, 2e290, 1e10]
+    ids = db.save_many([MemoryNode([1.0], attributes={"a": value}) for value in values])
+    answer = db.query().with_vector([1.0]).order_by({"similarity": 1.0, "a": 1.0}).execute()
+    assert [node.id for node in answer] == [ids[1], ids[2], ids[0], ids[3]]
+    assert _scores(answer) == [3e290, 2e290, 1e290, 1e10 + 1]
+
+
+def test_equal_memories_have_equal_scores_wherever_their_vectors_lie(db: Database) -> None:
+    random = np.random.default_rng(1)
+    for _ in range(10):
+        vector, query = random.standard_normal((2, 64)).astype(np.float32)
+        equal = []
+        for _ in range(4):
+            others = random.standard_normal((int(random.integers(1, 20)), 64))
+            db.save_many([MemoryNode(other) for other in others])
+            equal.append(db.save(MemoryNode(vector, attributes={"importance": 123456.789})))
+            db.flush()
+        weights = {"similarity": 0.7, "importance": 0.3}
+        found = db.query().with_vector(query).order_by(weights).with_ids(equal).execute()
+        assert [node.id for node in found] == sorted(equal)
+        assert len(set(_scores(found))) == 1
+
+
+# Bad input
+
+HUGE = 10**400
+
+
+def test_numbers_too_large_for_a_float_are_refused_by_name(db: Database) -> None:
+    db.save(MemoryNode([1.0]))
+    query = db.query().with_vector([1.0])
+    calls: list[tuple[str, Any]] = [
+        ("threshold", lambda: db.search_similar([1.0], threshold=HUGE)),
+        ("threshold", lambda: query.with_similarity_threshold(-HUGE)),
+        ("relevance", lambda: query.with_diversity(HUGE)),
+        ("by['recency']", lambda: query.order_by({"recency": HUGE})),
+    ]
+    for argument, call in calls:
+        with pytest.raises(InvalidInputError) as refused:
+            call()
+        assert refused.value.argument == argument
