@@ -10,6 +10,7 @@ import numpy as np
 from engramdb.errors import InvalidInputError
 from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.vectors import Vector
+from engramdb.query.arguments import check_width
 from engramdb.query.conditions import Conditions
 from engramdb.query.diversity import Diversity, diversify
 from engramdb.query.explanation import Trace
@@ -60,6 +61,8 @@ class Answer:
         self, reader: Reader, source: Source, now_us: int, conditions: Conditions, asked: Asked
     ) -> None:
         asked.check()
+        if asked.vector is not None and asked.space == DEFAULT_SPACE:
+            check_width(asked.vector, reader._dimension)  # known only since then, perhaps
         self.source = source
         self.trace = Trace()
         self._reader, self._now_us = reader, now_us

@@ -34,11 +34,11 @@ def test_a_sum_of_infinite_terms_is_a_number_and_loses_no_memory(db: Database) -
 
 
 def test_large_scores_are_not_rounded_to_infinity(db: Database) -> None:
-    values = [1e290, 3e290, 2e290, 1e10]
+    values = [1e299, 3e299, 2e299, 1e10]
     ids = db.save_many([MemoryNode([1.0], attributes={"a": value}) for value in values])
     answer = db.query().with_vector([1.0]).order_by({"similarity": 1.0, "a": 1.0}).execute()
     assert [node.id for node in answer] == [ids[1], ids[2], ids[0], ids[3]]
-    assert _scores(answer) == [3e290, 2e290, 1e290, 1e10 + 1]
+    assert _scores(answer) == [3e299, 2e299, 1e299, 1e10 + 1]
 
 
 def test_equal_memories_have_equal_scores_wherever_their_vectors_lie(db: Database) -> None:
@@ -55,6 +55,33 @@ def test_equal_memories_have_equal_scores_wherever_their_vectors_lie(db: Databas
         found = db.query().with_vector(query).order_by(weights).with_ids(equal).execute()
         assert [node.id for node in found] == sorted(equal)
         assert len(set(_scores(found))) == 1
+
+
+# The dimension
+
+
+def test_a_vector_given_before_the_first_one_was_saved_is_checked_again(db: Database) -> None:
+    query = db.query().with_vector([1.0, 2.0, 3.0])
+    assert query.execute() == []
+    db.save(MemoryNode([1.0, 0.0]))
+    for call in (query.execute, query.count, query.page, query.order_by("recency").ids):
+        with pytest.raises(InvalidInputError) as refused:
+            call()
+        assert refused.value.argument == "vector"
+
+
+def test_a_transaction_searches_its_own_vectors_when_others_chose_another_length(
+    db: Database,
+) -> None:
+    with pytest.raises(InvalidInputError), db.transaction() as tx:
+        own = tx.save(MemoryNode([1.0, 2.0, 3.0], vectors={"n": [1.0, 2.0]}))
+        db.save(MemoryNode([1.0, 2.0], vectors={"n": [1.0, 2.0, 3.0]}))
+        assert tx.search_similar([1.0, 2.0, 3.0]) == [(own, 1.0)]
+        assert tx.search_similar([1.0, 2.0], space="n") == [(own, 1.0)]
+        for space, vector in (("", [1.0, 2.0]), ("n", [1.0, 2.0, 3.0])):
+            with pytest.raises(InvalidInputError) as refused:
+                tx.search_similar(vector, space=space)
+            assert refused.value.argument == "vector"
 
 
 # Bad input
