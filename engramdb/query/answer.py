@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,11 @@ class Asked:
     diversity: Diversity | None = None
     limit: int | None = None
     offset: int = 0
+
+    def text(self) -> str:
+        """The same for the same wishes, and for others another one: of vectors, every bit."""
+        vector = None if self.vector is None else (self.vector.shape, self.vector.tobytes())
+        return repr((vector, replace(self, vector=None)))
 
     def check(self) -> None:
         """Raises InvalidInputError if it makes no sense together."""

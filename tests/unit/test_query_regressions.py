@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +13,8 @@ import numpy as np
 import pytest
 
 from engramdb import Database, InvalidInputError, MemoryNode
+from engramdb.model.identifiers import parse_id
+from engramdb.query.builder import Query
 
 
 @pytest.fixture
@@ -82,6 +88,85 @@ def test_a_transaction_searches_its_own_vectors_when_others_chose_another_length
             with pytest.raises(InvalidInputError) as refused:
                 tx.search_similar(vector, space=space)
             assert refused.value.argument == "vector"
+
+
+# Pages
+
+
+def test_a_cursor_fits_the_same_query_however_it_was_put_together(db: Database) -> None:
+    ids = db.save_many([MemoryNode() for _ in range(40)])
+    for other in ids[1:]:
+        db.connect(ids[0], other, "Reminds")
+    types = ["Association", "Reminds", "Causation", "Contradiction"]
+
+    def query(names: list[str], kinds: list[str]) -> Query:
+        return db.query().with_ids(names).with_exclude_ids(names[:2]).connected_to(ids[0], kinds)
+
+    cursor = query(ids, types).page(5).cursor
+    for _ in range(5):
+        again = db.query().with_ids(ids[::-1]).with_exclude_ids([ids[1], ids[0]])
+        page = again.connected_to(ids[0], types[::-1]).page(5, cursor)
+        assert [node.id for node in page.memories] == ids[7:12]
+
+
+def test_a_cursor_is_the_same_in_every_process() -> None:
+    script = (
+        "from engramdb import Database, MemoryNode; db = Database.in_memory()\n"
+        "ids = [f'{n:032x}' for n in range(40)]\n"
+        "query = db.query().with_ids(ids).with_exclude_ids(ids[:9])\n"
+        "query.connected_to(ids[0], ['Association', 'Reminds', 'Causation'])\n"
+        "print(query._text())"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
+
+
+def test_a_cursor_of_another_long_vector_is_refused(db: Database) -> None:
+    random = np.random.default_rng(0)
+    db.save_many([MemoryNode(row) for row in random.standard_normal((9, 1_200))])
+    vector = random.standard_normal(1_200)
+    cursor = db.query().with_vector(vector).page(5).cursor
+    assert len(db.query().with_vector(vector).page(5, cursor).memories) == 4
+    vector[600] += 1e-3
+    with pytest.raises(InvalidInputError) as refused:
+        db.query().with_vector(vector).page(5, cursor)
+    assert refused.value.argument == "cursor"
+
+
+def test_pages_by_activation_show_each_memory_once_although_showing_counts(db: Database) -> None:
+    ids = db.save_many([MemoryNode() for _ in range(60)])
+    random = np.random.default_rng(5)
+    access = db._access
+    assert access is not None
+    now_us = time.time_ns() // 1000
+    for memory_id in ids:  # more than the ten times that are kept, which an estimate follows
+        count = int(random.integers(11, 40))
+        ages_us = random.random(count) * 10 ** random.uniform(7, 12)
+        access._drain().add([parse_id(memory_id)] * count, now_us - ages_us.astype(np.int64))
+    for _ in range(5):
+        pages = db.query().order_by("activation").pages(7)
+        shown = [node.id for memories in pages for node in memories]
+        assert sorted(shown) == ids
+
+
+def test_pages_in_a_transaction_are_of_the_moment_of_the_first(db: Database) -> None:
+    ids = db.save_many([MemoryNode(attributes={"n": n}) for n in range(10)])
+    with db.transaction() as tx:
+        shown = []
+        for memories in tx.query().order_by("n").pages(3):
+            shown += [node.id for node in memories]
+            tx.save(MemoryNode(attributes={"n": -1}))
+            if ids[-1] in tx:
+                tx.delete(ids[-1])
+        assert shown == ids
 
 
 # Bad input
