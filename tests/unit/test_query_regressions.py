@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,26 @@ def test_pages_in_a_transaction_are_of_the_moment_of_the_first(db: Database) -> 
             if ids[-1] in tx:
                 tx.delete(ids[-1])
         assert shown == ids
+
+
+# Values
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_moments_that_only_their_own_offset_can_write_are_no_damage(
+    db: Database, flushed: bool
+) -> None:
+    first = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+    last = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14)))
+    moments = [last, datetime(2020, 1, 1, tzinfo=UTC), first]
+    ids = db.save_many([MemoryNode(attributes={"d": each, "l": [each, 1]}) for each in moments])
+    if flushed:
+        db.flush()
+    assert db.query().order_by("d").ids() == ids[::-1]
+    assert [facet.value for facet in db.query().facets("d")["d"]] == moments[::-1]
+    counted = {facet.value: facet.count for facet in db.query().facets("l")["l"]}
+    assert counted == {1: 3, first: 1, moments[1]: 1, last: 1}
+    assert [group.value for group in db.query().group_by("d")] == moments
 
 
 # Bad input
