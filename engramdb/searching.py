@@ -113,6 +113,7 @@ class Searching(ABC):
         """
         if space != DEFAULT_SPACE:
             return self._search_in(space, vector, limit, threshold, where, as_of, valid_at, exact)
+        source, now_us = self._seen(as_of)  # first: the dimension may come with the first vector
         query = borrow_query(vector, self._dimension)
         if type(limit) is not int or limit < 1:
             limit = check_limit(limit)
@@ -122,7 +123,6 @@ class Searching(ABC):
             check_flag(exact, "exact")
         if valid_at is not NOW:
             valid_at = check_valid_at(valid_at)
-        source, now_us = self._seen(as_of)
         if where is None:
             runs = self._runs(source, Conditions(valid_at=valid_at), now_us)
             hits = exact_index.search(runs, source.seq, query, limit, threshold)
@@ -152,11 +152,11 @@ class Searching(ABC):
             rows = check_queries(vectors, self._width_of(space), space=space)
             asked = (limit, threshold, where, as_of, valid_at, exact)
             return [self._search_in(space, row, *asked) for row in rows]
+        source, now_us = self._seen(as_of)
         queries = check_queries(vectors, self._dimension)
         limit, threshold = check_limit(limit), check_threshold(threshold)
         check_flag(exact, "exact")
         valid_at = check_valid_at(valid_at)
-        source, now_us = self._seen(as_of)
         if where is None:
             runs = self._runs(source, Conditions(valid_at=valid_at), now_us)
             found = exact_index.search_many(runs, source.seq, queries, limit, threshold)

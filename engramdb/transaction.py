@@ -193,11 +193,11 @@ class Transaction(Reading):
 
     @property
     def _dimension(self) -> int | None:
-        return self._engine.dimension or self._own_dimension
+        return self._own_dimension or self._engine.dimension  # others may have set another since
 
     @property
     def _widths(self) -> dict[str, int]:
-        return self._own_widths | self._engine.spaces
+        return self._engine.spaces | self._own_widths
 
     def _node(self, source: Source, record: Record) -> MemoryNode:
         if record.seq != UNSAVED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from engramdb.errors import InvalidInputError
 from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.vectors import Vector
+from engramdb.query.arguments import check_width
 from engramdb.query.conditions import Conditions
 from engramdb.query.diversity import Diversity, diversify
 from engramdb.query.explanation import Trace
@@ -36,6 +37,11 @@ class Asked:
     limit: int | None = None
     offset: int = 0
 
+    def text(self) -> str:
+        """The same for the same wishes, and for others another one: of vectors, every bit."""
+        vector = None if self.vector is None else (self.vector.shape, self.vector.tobytes())
+        return repr((vector, replace(self, vector=None)))
+
     def check(self) -> None:
         """Raises InvalidInputError if it makes no sense together."""
         if self.vector is None:
@@ -60,6 +66,8 @@ class Answer:
         self, reader: Reader, source: Source, now_us: int, conditions: Conditions, asked: Asked
     ) -> None:
         asked.check()
+        if asked.vector is not None and asked.space == DEFAULT_SPACE:
+            check_width(asked.vector, reader._dimension)  # known only since then, perhaps
         self.source = source
         self.trace = Trace()
         self._reader, self._now_us = reader, now_us

@@ -60,7 +60,11 @@ def check_threshold(threshold: object, argument: str = "threshold") -> float:
 
 def check_query(vector: object, dimension: int | None, argument: str = "vector") -> Vector:
     """A query vector as float32, of the dimension of the database."""
-    query = check_vector(vector, argument)
+    return check_width(check_vector(vector, argument), dimension, argument)
+
+
+def check_width(query: Vector, dimension: int | None, argument: str = "vector") -> Vector:
+    """A query vector, of the dimension of the database."""
     if dimension is not None and query.size != dimension:
         raise wrong_dimension(query.size, dimension, argument)
     return query

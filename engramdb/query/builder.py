@@ -255,9 +255,11 @@ class Query:
 
         The limit, if there is one, is for all pages together. Raises InvalidInputError for a
         cursor of another query, HistoryUnavailableError when the retention policy has dropped that
-        moment meanwhile (pages() holds on to it).
+        moment meanwhile (pages() holds on to it). A purge takes memories out of the past, too, and
+        of many accesses only the last times are kept: where memories are purged meanwhile, and in
+        an order by activation, pages may not fit together, and those of pages() do.
         """
-        size, text = check_limit(size, "size"), repr(self)
+        size, text = check_limit(size, "size"), self._text()
         if self._reader._has_unsaved():
             raise InvalidInputError(
                 "cursor", "there are no cursors within a transaction; use with_offset()"
@@ -272,14 +274,14 @@ class Query:
 
     def pages(self, size: int = PAGE_SIZE) -> Iterator[list[MemoryNode]]:
         """All memories, `size` at a time, from one snapshot that is held while they are read."""
-        size, text = check_limit(size, "size"), repr(self)
-        source, now_us = self._moment()
-        place: Place | None = Place(source.seq, now_us, self._asked.offset)
-        while place is not None:
-            page = self._page(source, place, size, text)
-            if page.memories:
-                yield page.memories
-            place = None if page.cursor is None else decode_cursor(page.cursor, text)
+        size, answer = check_limit(size, "size"), self._answer()
+        matches = answer.matches()  # once: what is read from a page counts as access already
+        if self._reader._has_unsaved():  # a transaction's writes change what it reads from
+            nodes = self._nodes(answer.source, matches)
+            yield from (nodes[start : start + size] for start in range(0, len(nodes), size))
+            return
+        for start in range(0, len(matches), size):
+            yield self._nodes(answer.source, matches[start : start + size])
 
     def _page(self, source: Source, place: Place, size: int, text: str) -> Page:
         limit = self._asked.limit
@@ -316,6 +318,10 @@ class Query:
         if self._as_of is None and matches:
             reader._accessed([key for key, _ in matches])
         return nodes
+
+    def _text(self) -> str:
+        """What a cursor remembers the query by."""
+        return f"{self._conditions.text()} {self._asked.text()} {self._as_of!r}"
 
     def __repr__(self) -> str:
         return f"<Query {self._conditions!r} {self._asked!r} as_of={self._as_of!r}>"

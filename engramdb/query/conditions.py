@@ -46,6 +46,16 @@ class Conditions:
             return None
         return to_microseconds(self.valid_at, "valid_at")
 
+    def text(self) -> str:
+        """The same for the same conditions in every process: sets have an order here."""
+        near = [
+            (start, hops, None if rule.types is None else sorted(rule.types), rule[1:])
+            for start, hops, rule in self.near
+        ]
+        keys = None if self.keys is None else sorted(self.keys)
+        told = self.attributes, self.times, keys, sorted(self.excluded), near, self.valid_at
+        return repr(told)
+
 
 def check_valid_at(moment: object) -> ValidAt:
     """An aware datetime, "now" or "any"; anything else raises InvalidInputError."""

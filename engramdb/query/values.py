@@ -1,7 +1,8 @@
 """What rows of a run have under a key: as values, as numbers, as counts, in groups.
 
 Like filters these read columns, and payloads only where columns cannot tell. A key may be a path
-into nested dicts, as in AttributeFilter. Moments come back in UTC.
+into nested dicts, as in AttributeFilter. Moments come back in UTC,
+if they have a reading there.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from engramdb.lsm.field import (
 )
 from engramdb.lsm.keys import U64, Rows
 from engramdb.lsm.memory_run import MemoryRun
-from engramdb.model.attributes import decode_memory
-from engramdb.model.moments import from_microseconds
+from engramdb.model.attributes import MOMENT_US_MAX, MOMENT_US_MIN, decode_memory
+from engramdb.model.moments import DAY_US, from_microseconds
 from engramdb.query.attribute_filter import ABSENT, kind_of, look_up
 from engramdb.query.masks import candidates
 
@@ -63,7 +64,7 @@ def values_of(run: MemoryRun, rows: Rows, key: str) -> list[Any]:
         if kind == NULL:
             found[places] = None
         elif kind in VALUED:
-            places = resolved.uncut(field, kind, places)
+            places = resolved.whole(field, kind, places)
             stored = field.values.take(rows[places])
             if kind in (BOOL, INT, FLOAT):
                 found[places] = _decoded(field, kind, stored)
@@ -109,7 +110,7 @@ def counts_of(run: MemoryRun, rows: Rows, key: str) -> Counter[Counted]:
         if kind == LIST:
             _count_elements(counts, resolved, field, places)
         elif kind == NULL or kind in VALUED:
-            places = resolved.uncut(field, kind, places)
+            places = resolved.whole(field, kind, places)
             _count(counts, field, kind, field.values.take(rows[places]))
     for _, value in resolved.from_payloads(run):
         if value is ABSENT:
@@ -154,14 +155,18 @@ class _Resolved:
                     self.untold.append(places)
             self._open = self._open[kinds == kinds_of.ABSENT]
 
-    def uncut(self, field: Field, kind: int, places: Rows) -> Rows:
-        """These places but for those of cut texts, which are untold."""
-        if kind not in (TEXT, BYTES) or not len(field.dictionary.cut):
+    def whole(self, field: Field, kind: int, places: Rows) -> Rows:
+        """These places but for those of cut texts, and of moments without a reading in UTC: these
+        are untold."""
+        if kind == MOMENT:
+            is_whole = _in_utc(field.values.take(self._rows[places]))
+        elif kind in (TEXT, BYTES) and len(field.dictionary.cut):
+            codes = field.values.take(self._rows[places]).astype(np.int64)
+            is_whole = field.dictionary.sizes[codes] != CUT
+        else:
             return places
-        codes = field.values.take(self._rows[places]).astype(np.int64)
-        cut = field.dictionary.sizes[codes] == CUT
-        self.untold.append(places[cut])
-        kept: Rows = places[~cut]
+        self.untold.append(places[~is_whole])
+        kept: Rows = places[is_whole]
         return kept
 
     def from_payloads(self, run: MemoryRun) -> Iterator[tuple[int, Any]]:
@@ -169,6 +174,16 @@ class _Resolved:
         places = np.concatenate([np.empty(0, np.int64), *self.untold])
         for place, payload in zip(places.tolist(), run.payloads(self._rows[places]), strict=True):
             yield place, look_up(decode_memory(payload).attributes, self._key)
+
+
+def _in_utc(moments: U64) -> npt.NDArray[np.bool_]:
+    """All but those of a day at either end of time, which no datetime in UTC can hold: they need
+    their own offset, which the payload has."""
+    least, most = MOMENT_US_MIN + 2**63, MOMENT_US_MAX + 2**63
+    early = (moments < np.uint64(least)) & (moments >= np.uint64(least - DAY_US))
+    late = (moments > np.uint64(most)) & (moments <= np.uint64(most + DAY_US))
+    within: npt.NDArray[np.bool_] = ~(early | late)
+    return within
 
 
 def _decoded(field: Field, kind: int, stored: U64) -> npt.NDArray[np.object_]:
@@ -224,6 +239,8 @@ def _count_elements(
         codes = elements.values.array()[texts].astype(np.int64)
         cut[texts] = elements.dictionary.sizes[codes] == CUT
         plain &= ~cut
+    if MOMENT in elements.present:
+        plain &= (elements.kind_codes != MOMENT) | _in_utc(elements.values.array())
     whole = np.zeros(len(field), np.bool_)
     whole[rows] = True
     doubtful = np.zeros(len(field), np.bool_)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 import pytest
 
 from engramdb import Database, InvalidInputError, MemoryNode
+from engramdb.model.identifiers import parse_id
+from engramdb.query.builder import Query
 
 
 @pytest.fixture
@@ -34,11 +41,11 @@ def test_a_sum_of_infinite_terms_is_a_number_and_loses_no_memory(db: Database) -
 
 
 def test_large_scores_are_not_rounded_to_infinity(db: Database) -> None:
-    values = [1e290, 3e290, 2e290, 1e10]
+    values = [1e299, 3e299, 2e299, 1e10]
     ids = db.save_many([MemoryNode([1.0], attributes={"a": value}) for value in values])
     answer = db.query().with_vector([1.0]).order_by({"similarity": 1.0, "a": 1.0}).execute()
     assert [node.id for node in answer] == [ids[1], ids[2], ids[0], ids[3]]
-    assert _scores(answer) == [3e290, 2e290, 1e290, 1e10 + 1]
+    assert _scores(answer) == [3e299, 2e299, 1e299, 1e10 + 1]
 
 
 def test_equal_memories_have_equal_scores_wherever_their_vectors_lie(db: Database) -> None:
@@ -55,6 +62,132 @@ def test_equal_memories_have_equal_scores_wherever_their_vectors_lie(db: Databas
         found = db.query().with_vector(query).order_by(weights).with_ids(equal).execute()
         assert [node.id for node in found] == sorted(equal)
         assert len(set(_scores(found))) == 1
+
+
+# The dimension
+
+
+def test_a_vector_given_before_the_first_one_was_saved_is_checked_again(db: Database) -> None:
+    query = db.query().with_vector([1.0, 2.0, 3.0])
+    assert query.execute() == []
+    db.save(MemoryNode([1.0, 0.0]))
+    for call in (query.execute, query.count, query.page, query.order_by("recency").ids):
+        with pytest.raises(InvalidInputError) as refused:
+            call()
+        assert refused.value.argument == "vector"
+
+
+def test_a_transaction_searches_its_own_vectors_when_others_chose_another_length(
+    db: Database,
+) -> None:
+    with pytest.raises(InvalidInputError), db.transaction() as tx:
+        own = tx.save(MemoryNode([1.0, 2.0, 3.0], vectors={"n": [1.0, 2.0]}))
+        db.save(MemoryNode([1.0, 2.0], vectors={"n": [1.0, 2.0, 3.0]}))
+        assert tx.search_similar([1.0, 2.0, 3.0]) == [(own, 1.0)]
+        assert tx.search_similar([1.0, 2.0], space="n") == [(own, 1.0)]
+        for space, vector in (("", [1.0, 2.0]), ("n", [1.0, 2.0, 3.0])):
+            with pytest.raises(InvalidInputError) as refused:
+                tx.search_similar(vector, space=space)
+            assert refused.value.argument == "vector"
+
+
+# Pages
+
+
+def test_a_cursor_fits_the_same_query_however_it_was_put_together(db: Database) -> None:
+    ids = db.save_many([MemoryNode() for _ in range(40)])
+    for other in ids[1:]:
+        db.connect(ids[0], other, "Reminds")
+    types = ["Association", "Reminds", "Causation", "Contradiction"]
+
+    def query(names: list[str], kinds: list[str]) -> Query:
+        return db.query().with_ids(names).with_exclude_ids(names[:2]).connected_to(ids[0], kinds)
+
+    cursor = query(ids, types).page(5).cursor
+    for _ in range(5):
+        again = db.query().with_ids(ids[::-1]).with_exclude_ids([ids[1], ids[0]])
+        page = again.connected_to(ids[0], types[::-1]).page(5, cursor)
+        assert [node.id for node in page.memories] == ids[7:12]
+
+
+def test_a_cursor_is_the_same_in_every_process() -> None:
+    script = (
+        "from engramdb import Database, MemoryNode; db = Database.in_memory()\n"
+        "ids = [f'{n:032x}' for n in range(40)]\n"
+        "query = db.query().with_ids(ids).with_exclude_ids(ids[:9])\n"
+        "query.connected_to(ids[0], ['Association', 'Reminds', 'Causation'])\n"
+        "print(query._text())"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
+
+
+def test_a_cursor_of_another_long_vector_is_refused(db: Database) -> None:
+    random = np.random.default_rng(0)
+    db.save_many([MemoryNode(row) for row in random.standard_normal((9, 1_200))])
+    vector = random.standard_normal(1_200)
+    cursor = db.query().with_vector(vector).page(5).cursor
+    assert len(db.query().with_vector(vector).page(5, cursor).memories) == 4
+    vector[600] += 1e-3
+    with pytest.raises(InvalidInputError) as refused:
+        db.query().with_vector(vector).page(5, cursor)
+    assert refused.value.argument == "cursor"
+
+
+def test_pages_by_activation_show_each_memory_once_although_showing_counts(db: Database) -> None:
+    ids = db.save_many([MemoryNode() for _ in range(60)])
+    random = np.random.default_rng(5)
+    access = db._access
+    assert access is not None
+    now_us = time.time_ns() // 1000
+    for memory_id in ids:  # more than the ten times that are kept, which an estimate follows
+        count = int(random.integers(11, 40))
+        ages_us = random.random(count) * 10 ** random.uniform(7, 12)
+        access._drain().add([parse_id(memory_id)] * count, now_us - ages_us.astype(np.int64))
+    for _ in range(5):
+        pages = db.query().order_by("activation").pages(7)
+        shown = [node.id for memories in pages for node in memories]
+        assert sorted(shown) == ids
+
+
+def test_pages_in_a_transaction_are_of_the_moment_of_the_first(db: Database) -> None:
+    ids = db.save_many([MemoryNode(attributes={"n": n}) for n in range(10)])
+    with db.transaction() as tx:
+        shown = []
+        for memories in tx.query().order_by("n").pages(3):
+            shown += [node.id for node in memories]
+            tx.save(MemoryNode(attributes={"n": -1}))
+            if ids[-1] in tx:
+                tx.delete(ids[-1])
+        assert shown == ids
+
+
+# Values
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_moments_that_only_their_own_offset_can_write_are_no_damage(
+    db: Database, flushed: bool
+) -> None:
+    first = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+    last = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14)))
+    moments = [last, datetime(2020, 1, 1, tzinfo=UTC), first]
+    ids = db.save_many([MemoryNode(attributes={"d": each, "l": [each, 1]}) for each in moments])
+    if flushed:
+        db.flush()
+    assert db.query().order_by("d").ids() == ids[::-1]
+    assert [facet.value for facet in db.query().facets("d")["d"]] == moments[::-1]
+    counted = {facet.value: facet.count for facet in db.query().facets("l")["l"]}
+    assert counted == {1: 3, first: 1, moments[1]: 1, last: 1}
+    assert [group.value for group in db.query().group_by("d")] == moments
 
 
 # Bad input
