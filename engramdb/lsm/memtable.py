@@ -90,7 +90,8 @@ class Memtable:
         """The arena of a space, made when the first vector comes."""
         arena = self.arenas.get(space)
         if arena is None:
-            arena = Arena(dimension, self.bytes_max)
+            # room is for what may come: all of it in one space, but not in each of 256
+            arena = Arena(dimension, self.bytes_max // (1 + len(self.arenas)))
             self.arenas = {**self.arenas, space: arena}
         return arena
 

@@ -285,7 +285,8 @@ class Replay:
                 )
             self._spaces[space] = dimension
             if space not in table.arenas:
-                table.arena_for(dimension, space).reserve(size // (4 * dimension))
+                room = size // (4 * dimension * (1 + len(table.arenas)))
+                table.arena_for(dimension, space).reserve(room)
         if rows.vector_numbers:
             self._next_vector = max(self._next_vector, rows.vector_numbers[-1] + 1)
         self._seq, self._time = rows.seq[-1], rows.time[-1]

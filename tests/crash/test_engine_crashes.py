@@ -70,6 +70,7 @@ DISTINCT_MIN = {  # about 15% below what there are now
     "idempotency_keys": 360,
     "memories": 380,
     "spaces": 550,
+    "spaces_in_many_files": 660,
     "random_0": 530,
     "random_1": 460,
     "random_2": 480,

@@ -12,6 +12,7 @@ from datetime import timedelta
 from engramdb.lsm.environment.simulated import SimulatedDisk
 from engramdb.lsm.options import INTERVAL, OS
 from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
+from engramdb.model.shredding import shred
 from tests.crash import failing_workloads, group_workloads, meanwhile  # noqa: F401  (they list their own)
 from tests.crash.driver import (
     PATH,
@@ -396,6 +397,29 @@ def spaces(disk: SimulatedDisk) -> None:
     driver.purge(2)
     driver.commit(put(1, b"back", 4), carry(1, "tokens", 0, 5, 5, 5, 5, 5), sync=False)
     driver.close()
+
+
+@workload
+def spaces_in_many_files(disk: SimulatedDisk) -> None:
+    """Small memtables, retention, a bulk load and a copy, with vectors in spaces that appear at
+    different times, and attribute columns, which only the second writer makes."""
+    driver = Driver(disk, replace(TINY, fan_in=2, bulk_bytes_min=1))
+    driver.commit(memory(1, "tea" * 300), carry(1, "title", 0, 1, 2), sync=False)
+    driver.commit(memory(2, "coffee" * 150, 2), carry(2, "words", 0, 1), carry(2, "words", 1, 2))
+    driver.pin("drinks")
+    driver.kill(columns_of=shred)
+    driver.bulk(memory(3, "water", 3), memory(4, "milk", 4))
+    driver.set_history(KeepLast(1))
+    driver.commit(memory(1, "green tea" * 120), carry(1, "title", 0, 3, 3), carry(1, "late", 0, 7))
+    driver.commit(memory(2, "black"), drop(2, "words", 0), drop(2, "words", 1), sync=False)
+    driver.compact()
+    driver.unpin("drinks")
+    driver.commit(memory(5, "juice" * 250), carry(5, "words", 0, 4), sync=False)
+    driver.commit(memory(1, "tea again"), drop(1, "late", 0), connect(1, 3))
+    driver.fork("/fork")
+    driver.purge(1)
+    driver.kill(columns_of=None)
+    driver.compact()
 
 
 for _seed in range(12):

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from engramdb import Database, MemoryNode
+from engramdb import Database, DatabaseConfig, MemoryNode
 from engramdb.lsm.attribute_check import contradictions
 from engramdb.lsm.attribute_columns import AttributeColumns
+from engramdb.lsm.environment.simulated import SimulatedDisk
 from engramdb.model.attributes import encode_memory
 from engramdb.model.shredding import shred
 
@@ -58,3 +60,18 @@ def test_columns_take_the_vectors_that_came_meanwhile(
         assert hits == [other_id] * len(spaces_before)
         assert core.environment.list(f"{core.directory}/tmp") == []
         assert db.verify().ok
+
+
+def test_many_spaces_do_not_each_get_room_for_a_whole_memtable() -> None:
+    """255 of them took 16 GB of addresses, which a process with a limit does not have."""
+    disk, spaces = SimulatedDisk(), 255
+    config = DatabaseConfig(storage_dir="/db", background=False, memtable_bytes=2**24)
+    db = Database(config, environment=disk)
+    vectors = {f"s{number}": np.ones(384, np.float32) for number in range(spaces)}
+    db.save(MemoryNode(vectors=vectors))
+    with Database(config, environment=disk.crash()) as recovered:
+        for each in (db, recovered):
+            table = each._engine._core.state.version.tables()[-1]
+            assert len(table.arenas) == spaces
+            assert sum(arena._matrix.nbytes for arena in table.arenas.values()) < 8 * 2**24
+    db.close()
