@@ -191,6 +191,14 @@ def test_moments_that_only_their_own_offset_can_write_are_no_damage(
     assert [group.value for group in db.query().group_by("d")] == moments
 
 
+def test_both_zeros_in_a_list_are_one_value(db: Database) -> None:
+    for _ in range(2):
+        db.save_many([MemoryNode(attributes={"l": [0.0, -0.0, 1.5]}) for _ in range(20)])
+        counted = {facet.value: facet.count for facet in db.query().facets("l")["l"]}
+        assert counted == {0.0: len(db), 1.5: len(db)}
+        db.flush()
+
+
 # Bad input
 
 HUGE = 10**400
