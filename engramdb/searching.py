@@ -27,6 +27,7 @@ from engramdb.query.arguments import (
     check_query_rows,
     check_threshold,
     check_where,
+    is_named,
 )
 from engramdb.query.conditions import NOW, Conditions, ValidAt, check_valid_at
 from engramdb.query.explanation import Trace
@@ -111,7 +112,7 @@ class Searching(ABC):
 
         Memories without a vector are never found. Raises InvalidInputError naming the argument.
         """
-        if space != DEFAULT_SPACE:
+        if space is not DEFAULT_SPACE and is_named(space):
             return self._search_in(space, vector, limit, threshold, where, as_of, valid_at, exact)
         source, now_us = self._seen(as_of)  # first: the dimension may come with the first vector
         query = borrow_query(vector, self._dimension)
@@ -148,8 +149,12 @@ class Searching(ABC):
 
         Raises InvalidInputError naming the argument.
         """
-        if space != DEFAULT_SPACE:
+        if space is not DEFAULT_SPACE and is_named(space):
             rows = check_queries(vectors, self._width_of(space), space=space)
+            limit, threshold = check_limit(limit), check_threshold(threshold)
+            check_flag(exact, "exact")
+            valid_at = check_valid_at(valid_at)
+            where = None if where is None else check_where(where)
             asked = (limit, threshold, where, as_of, valid_at, exact)
             return [self._search_in(space, row, *asked) for row in rows]
         source, now_us = self._seen(as_of)

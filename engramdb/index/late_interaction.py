@@ -43,6 +43,7 @@ def search(
         hits = exact.search(runs, seq, queries[0], limit, threshold)
         if len({key for key, _ in hits}) == len(hits):  # no memory has two vectors among them
             return hits
+    limit = min(limit, sum([run.rows for run in runs]))
     found = takewhile(lambda hit: hit[1] >= threshold, ranked(runs, seq, queries, limit))
     return list(islice(found, limit))
 

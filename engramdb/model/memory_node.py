@@ -21,7 +21,7 @@ from engramdb.model.attributes import (
     check_value,
 )
 from engramdb.model.identifiers import format_key, new_key, parse_id
-from engramdb.model.moments import from_microseconds, moment_or_none, now_us, to_microseconds
+from engramdb.model.moments import check_moment, from_microseconds, moment_or_none, now_us
 from engramdb.model.temporal_layer import TemporalLayer
 from engramdb.model.vectors import (
     NO_VECTORS,
@@ -101,7 +101,7 @@ class MemoryNode:
         self._creation_us = (
             now_us()
             if creation_timestamp is None
-            else _checked_moment(creation_timestamp, "creation_timestamp")
+            else check_moment(creation_timestamp, "creation_timestamp")
         )
         self._validity = ALWAYS
         if valid_from is not None or valid_to is not None:
@@ -299,17 +299,5 @@ def _checked_vectors(vectors: object) -> Mapping[str, Vector]:
     return {name: check_vectors(values, f"vectors[{name!r}]") for name, values in named}
 
 
-def _checked_moment(moment: object, argument: str) -> int:
-    """A moment in microseconds that has a reading in UTC, or InvalidInputError."""
-    made = to_microseconds(moment, argument)
-    try:
-        from_microseconds(made)
-    except OverflowError:
-        raise InvalidInputError(
-            argument, f"{moment} lies outside the years 1 to 9999 in UTC"
-        ) from None
-    return made
-
-
 def _optional_moment(moment: object, argument: str) -> int | None:
-    return None if moment is None else _checked_moment(moment, argument)
+    return None if moment is None else check_moment(moment, argument)

@@ -49,6 +49,18 @@ def to_microseconds(moment: object, argument: str) -> int:
     return duration_us(moment - _EPOCH)
 
 
+def check_moment(moment: object, argument: str) -> int:
+    """The same of a moment that has a reading in UTC, or InvalidInputError."""
+    made = to_microseconds(moment, argument)
+    try:
+        from_microseconds(made)
+    except OverflowError:
+        raise InvalidInputError(
+            argument, f"{moment} lies outside the years 1 to 9999 in UTC"
+        ) from None
+    return made
+
+
 def from_microseconds(moment_us: int, offset_us: int = 0) -> datetime:
     """The aware datetime of a moment, at a fixed offset from UTC (UTC itself by default).
 

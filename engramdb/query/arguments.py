@@ -105,6 +105,11 @@ def check_queries(
     return queries
 
 
+def is_named(space: object) -> bool:
+    """Whether it is not the default space; not whether there is one of that name."""
+    return not isinstance(space, str) or space != DEFAULT_SPACE
+
+
 def wrong_dimension(
     got: int, dimension: int, argument: str, space: str = DEFAULT_SPACE
 ) -> InvalidInputError:

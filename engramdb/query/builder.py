@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from engramdb.errors import InvalidInputError
 from engramdb.lsm.records import DEFAULT_SPACE
+from engramdb.model.attributes import check_key
 from engramdb.model.identifiers import format_keys, parse_id
 from engramdb.model.memory_node import MemoryNode
 from engramdb.query.answer import Answer, Asked
@@ -20,6 +21,7 @@ from engramdb.query.arguments import (
     check_share,
     check_threshold,
     check_where,
+    is_named,
 )
 from engramdb.query.conditions import Conditions, Near, ValidAt, check_valid_at
 from engramdb.query.diversity import Diversity
@@ -65,7 +67,7 @@ class Query:
         Raises InvalidInputError if it is not one row of finite numbers of that length.
         """
         reader = self._reader
-        if space == DEFAULT_SPACE:
+        if not is_named(space):
             self._asked.vector = check_query(vector, reader._dimension)
         else:
             self._asked.vector = check_query_rows(vector, reader._width_of(space), space)
@@ -229,7 +231,7 @@ class Query:
     def facets(self, *keys: str, limit: int = 10) -> dict[str, list[Facet]]:
         """For each of these attributes its most frequent values, and how many of the memories that
         meet the conditions have them (limit and offset apart); of a list, each element counts."""
-        limit = check_limit(limit)
+        limit, keys = check_limit(limit), tuple(check_key(key, "keys") for key in keys)
         answer = self._answer()
         selection = answer.similar()
         return {key: facets_of(selection, key, limit) for key in keys}
@@ -238,7 +240,8 @@ class Query:
         """The memories by the value of an attribute: at most `size` of each, best first, and the
         groups in the order of their best. The limit counts groups. Each has .value, .count and
         .memories; what has no such attribute is in none."""
-        size, answer = check_limit(size, "size"), self._answer()
+        key, size = check_key(key, "key"), check_limit(size, "size")
+        answer = self._answer()
         ranked = answer.ranked(None)
         groups = groups_of(answer.selection(), [each for each, _ in ranked], key, size)
         scores = dict(ranked)

@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from engramdb.errors import InvalidInputError
 from engramdb.index.graph import Rule
-from engramdb.model.moments import to_microseconds
+from engramdb.model.moments import check_moment
 from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.temporal_filter import TemporalFilter
 
@@ -44,7 +44,7 @@ class Conditions:
             return now_us
         if self.valid_at == ANY:
             return None
-        return to_microseconds(self.valid_at, "valid_at")
+        return check_moment(self.valid_at, "valid_at")
 
     def text(self) -> str:
         """The same for the same conditions in every process: sets have an order here."""
@@ -60,12 +60,13 @@ class Conditions:
 def check_valid_at(moment: object) -> ValidAt:
     """An aware datetime, "now" or "any"; anything else raises InvalidInputError."""
     if isinstance(moment, datetime):
-        to_microseconds(moment, "valid_at")
+        check_moment(moment, "valid_at")
         return moment
-    if moment == NOW:
-        return "now"
-    if moment == ANY:
-        return "any"
+    if isinstance(moment, str):  # of an array, == is no answer
+        if moment == NOW:
+            return "now"
+        if moment == ANY:
+            return "any"
     raise InvalidInputError(
         "valid_at", f"expected an aware datetime, 'now' or 'any', got {moment!r:.80}"
     )

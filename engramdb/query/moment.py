@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from engramdb.errors import InvalidInputError
-from engramdb.model.moments import to_microseconds
+from engramdb.model.moments import check_moment
 
 if TYPE_CHECKING:
     from engramdb.lsm import Snapshot, StorageEngine
@@ -55,7 +55,7 @@ def look_back(
     after `newest_seq`, an unknown tag, or anything else; HistoryUnavailableError.
     """
     if isinstance(moment, datetime):
-        snapshot = engine.at_time(to_microseconds(moment, argument), partial=partial)
+        snapshot = engine.at_time(check_moment(moment, argument), partial=partial)
         if snapshot.seq <= newest_seq:
             return snapshot
         return engine.at(newest_seq, partial=partial)
@@ -91,5 +91,5 @@ def moment_us(moment: Moment, snapshot: Snapshot, argument: str = "as_of") -> in
     For a commit or a tag it is the time of the commit, which `snapshot` sees last.
     """
     if isinstance(moment, datetime):
-        return to_microseconds(moment, argument)
+        return check_moment(moment, argument)
     return snapshot.time

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from engramdb.errors import InvalidInputError
-from engramdb.model.moments import duration_us, from_microseconds, to_microseconds
+from engramdb.model.moments import check_moment, duration_us, from_microseconds
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -25,19 +25,19 @@ class TemporalFilter:
     @staticmethod
     def before(moment: datetime, *, last_modified: bool = False) -> TemporalFilter:
         """Earlier than the moment, which is not included."""
-        latest_us = to_microseconds(moment, "moment") - 1
+        latest_us = check_moment(moment, "moment") - 1
         return TemporalFilter(None, latest_us, None, last_modified)
 
     @staticmethod
     def after(moment: datetime, *, last_modified: bool = False) -> TemporalFilter:
         """Later than the moment, which is not included."""
-        earliest_us = to_microseconds(moment, "moment") + 1
+        earliest_us = check_moment(moment, "moment") + 1
         return TemporalFilter(earliest_us, None, None, last_modified)
 
     @staticmethod
     def between(start: datetime, end: datetime, *, last_modified: bool = False) -> TemporalFilter:
         """From start to end, both included."""
-        start_us, end_us = to_microseconds(start, "start"), to_microseconds(end, "end")
+        start_us, end_us = check_moment(start, "start"), check_moment(end, "end")
         if start_us > end_us:
             raise InvalidInputError("end", f"{end.isoformat()} is before {start.isoformat()}")
         return TemporalFilter(start_us, end_us, None, last_modified)

@@ -42,6 +42,8 @@ from engramdb.query.masks import candidates
 Counted = tuple[str, Any]
 """A value with its kind, as attribute_filter.kind_of() names it: 1 and 1.0 are one, True is not."""
 
+_NEGATIVE_ZERO: Final = 2**63 - 1  # as a field stores it
+
 _NAMES: Final = {
     NULL: "null",
     BOOL: "bool",
@@ -247,6 +249,9 @@ def _count_elements(
     doubtful[field.owners[~plain]] = True
     if INT in elements.present and FLOAT in elements.present:  # 1 and 1.0 in a list are one value
         doubtful |= np.bincount(field.owners[elements.kind_codes == INT], minlength=len(field)) > 0
+    if FLOAT in elements.present:  # and so are 0.0 and -0.0
+        zeros = elements.values.within(_NEGATIVE_ZERO, _NEGATIVE_ZERO)
+        doubtful[field.owners[zeros & (elements.kind_codes == FLOAT)]] = True
     resolved.untold.append(places[doubtful[rows]])
     chosen = (whole & ~doubtful)[field.owners]
     for kind in elements.present:

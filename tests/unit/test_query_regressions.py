@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from engramdb import Database, InvalidInputError, MemoryNode
+from engramdb import Database, InvalidInputError, MemoryNode, TemporalFilter
 from engramdb.model.identifiers import parse_id
 from engramdb.query.builder import Query
 
@@ -190,9 +191,19 @@ def test_moments_that_only_their_own_offset_can_write_are_no_damage(
     assert [group.value for group in db.query().group_by("d")] == moments
 
 
+def test_both_zeros_in_a_list_are_one_value(db: Database) -> None:
+    for _ in range(2):
+        db.save_many([MemoryNode(attributes={"l": [0.0, -0.0, 1.5]}) for _ in range(20)])
+        counted = {facet.value: facet.count for facet in db.query().facets("l")["l"]}
+        assert counted == {0.0: len(db), 1.5: len(db)}
+        db.flush()
+
+
 # Bad input
 
 HUGE = 10**400
+NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+BATCH_ARGUMENTS = ["limit", "threshold", "where", "exact", "valid_at"]
 
 
 def test_numbers_too_large_for_a_float_are_refused_by_name(db: Database) -> None:
@@ -204,6 +215,59 @@ def test_numbers_too_large_for_a_float_are_refused_by_name(db: Database) -> None
         ("relevance", lambda: query.with_diversity(HUGE)),
         ("by['recency']", lambda: query.order_by({"recency": HUGE})),
     ]
+    _are_refused(calls)
+
+
+def test_moments_without_a_reading_in_utc_are_refused_by_name(db: Database) -> None:
+    early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+    late = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14)))
+    calls: list[tuple[str, Any]] = []
+    for moment in (early, late):
+        calls += [
+            ("moment", partial(TemporalFilter.before, moment)),
+            ("moment", partial(TemporalFilter.after, moment)),
+            ("as_of", partial(db.as_of, moment)),
+            ("as_of", db.query().as_of(moment).execute),
+            ("valid_at", partial(db.query().valid_at, moment)),
+        ]
+    calls.append(("start", partial(TemporalFilter.between, early, NOON)))
+    calls.append(("end", partial(TemporalFilter.between, NOON, late)))
+    _are_refused(calls)
+
+
+def test_names_of_another_type_are_refused_by_name(db: Database) -> None:
+    db.save(MemoryNode([1.0], vectors={"t": [1.0]}))
+    names: list[Any] = [np.array([1, 2]), np.array([]), 5, None, ["a"], ("a",)]
+    calls: list[tuple[str, Any]] = []
+    for name in names:
+        calls += [
+            ("space", partial(db.search_similar, [1.0], space=name)),
+            ("space", partial(db.search_many, [[1.0]], space=name)),
+            ("space", partial(db.query().with_vector, [1.0], space=name)),
+            ("valid_at", partial(db.search_similar, [1.0], valid_at=name)),
+            ("valid_at", partial(db.query().valid_at, name)),
+            ("keys", partial(db.query().facets, "a", name)),
+            ("key", partial(db.query().group_by, name)),
+        ]
+    _are_refused(calls)
+
+
+def test_a_batch_of_no_queries_in_a_space_checks_the_rest(db: Database) -> None:
+    db.save(MemoryNode(vectors={"t": [1.0]}))
+    search = partial(db.search_many, np.empty((0, 1)), space="t")
+    assert search() == []
+    bad: Any = "x"
+    _are_refused([(name, partial(search, **{name: bad})) for name in BATCH_ARGUMENTS])
+
+
+def test_a_limit_may_be_any_size(db: Database) -> None:
+    found = db.save(MemoryNode(vectors={"t": np.eye(2)}))
+    hits = [(found, 1.0)]
+    assert db.search_similar([[1.0, 0.0], [0.0, 1.0]], 2**70, space="t") == hits
+    assert db.search_similar([1.0, 0.0], 2**70, space="t") == hits
+
+
+def _are_refused(calls: list[tuple[str, Any]]) -> None:
     for argument, call in calls:
         with pytest.raises(InvalidInputError) as refused:
             call()

@@ -44,9 +44,9 @@ def test_columns_say_what_payloads_say(said: list[Any], untold: bool, wanted: st
     assert np.array_equal(numbers_of(run, rows, wanted), np.array(numbers), equal_nan=True)
     counts: Counter[Any] = Counter()
     for value in expected:
-        for each in value if isinstance(value, list) else [value]:
-            if each is not ABSENT and not isinstance(each, (list, dict)):
-                counts[kind_of(each), each] += 1
+        listed = value if isinstance(value, list) else [value]
+        plain = [each for each in listed if not isinstance(each, (list, dict))]
+        counts.update({(kind_of(each), each) for each in plain if each is not ABSENT})
     assert counts_of(run, rows, wanted) == counts
 
 
