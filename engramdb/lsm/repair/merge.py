@@ -133,24 +133,28 @@ class Merge:
         """The newest version that is left of a memory or connection becomes the current one."""
         rows = merged.rows
         which = np.flatnonzero(
-            rows.key_starts()
-            & (rows.superseded != np.uint64(NEVER))
-            & (rows.kind != TOMBSTONE)
-            & self._fit_their_memory(rows)
+            rows.key_starts() & (rows.superseded != np.uint64(NEVER)) & (rows.kind != TOMBSTONE)
         )
         if not len(which):
             return
+        fit = self._fit_their_memory(rows)[which]
+        copies = self._again(rows, which)
+        shares = copies.vector != np.uint64(NO_VECTOR)
+        copies.kind = np.where(shares, PATCH, PUT).astype(np.uint8)
+        _end(copies, ~fit)
+        merged.rows = RowColumns.concatenate([rows, copies])
+        merged.origin = np.concatenate((merged.origin, np.where(fit, merged.origin[which], _EMPTY)))
+        merged.restored = int(np.count_nonzero(fit))
+        self._order(merged)
+
+    def _again(self, rows: RowColumns, which: Rows) -> RowColumns:
+        """These versions as new ones, in the commit of the repair's own."""
         seq, time = self._commits.own()
         copies = rows.take(which)
         copies.seq = np.full(len(which), seq, np.uint64)
         copies.time = np.full(len(which), time, np.uint64)
-        shares = copies.vector != np.uint64(NO_VECTOR)
-        copies.kind = np.where(shares, PATCH, PUT).astype(np.uint8)
         copies.superseded = np.full(len(which), NEVER, np.uint64)
-        merged.rows = RowColumns.concatenate([rows, copies])
-        merged.origin = np.concatenate((merged.origin, merged.origin[which]))
-        merged.restored = len(which)
-        self._order(merged)
+        return copies
 
     @staticmethod
     def _fit_their_memory(rows: RowColumns) -> Mask:
@@ -199,23 +203,16 @@ class Merge:
         ]
         if not len(ended):
             return
-        seq, time = self._commits.own()
-        tombstones = rows.take(ended)
-        tombstones.seq = np.full(len(ended), seq, np.uint64)
-        tombstones.time = np.full(len(ended), time, np.uint64)
-        tombstones.kind = np.full(len(ended), TOMBSTONE, np.uint8)
+        tombstones = self._again(rows, ended)
+        _end(tombstones, np.ones(len(ended), np.bool_))
         # one that was restored by this very commit was not there before it
-        fresh = rows.seq[ended] == np.uint64(seq)
+        fresh = rows.seq[ended] == tombstones.seq
         keep = np.ones(len(rows), np.bool_)
         keep[ended[fresh]] = False
-        rows.superseded[ended] = seq
+        rows.superseded[ended] = tombstones.seq
         merged.restored -= int(np.count_nonzero(fresh))
-        merged.rows = RowColumns.concatenate(
-            [rows.take(np.flatnonzero(keep)), tombstones.take(np.flatnonzero(~fresh))]
-        )
-        merged.origin = np.concatenate(
-            (merged.origin[keep], np.full(int(np.count_nonzero(~fresh)), _EMPTY, np.int64))
-        )
+        merged.rows = RowColumns.concatenate([rows.take(np.flatnonzero(keep)), tombstones])
+        merged.origin = np.concatenate((merged.origin[keep], np.full(len(ended), _EMPTY, np.int64)))
         merged.disconnected = sum(name is None for name in rows.spaces()[ended])
 
     @staticmethod
@@ -244,3 +241,10 @@ class Merge:
             yield Payloads.concatenate(parts).take(
                 inverse_order(np.concatenate(places), stop - start)
             )
+
+
+def _end(rows: RowColumns, which: Mask) -> None:
+    """Make tombstones of these. What ended before needs one even if it does not come back: nothing
+    else says that it is gone."""
+    rows.kind = np.where(which, TOMBSTONE, rows.kind).astype(np.uint8)
+    rows.vector = np.where(which, np.uint64(NO_VECTOR), rows.vector)
