@@ -242,18 +242,15 @@ class Merge:
         tombstones.time = np.full(len(ended), time, np.uint64)
         tombstones.kind = np.full(len(ended), TOMBSTONE, np.uint8)
         tombstones.vector = np.full(len(ended), NO_VECTOR, np.uint64)
-        # one that was restored by this very commit was not there before it
+        # One that was restored by this very commit was not there before it; but it had ended, and
+        # nothing else says that it is gone.
         fresh = rows.seq[ended] == np.uint64(seq)
         keep = np.ones(len(rows), np.bool_)
         keep[ended[fresh]] = False
         rows.superseded[ended] = seq
         merged.restored -= int(np.count_nonzero(fresh))
-        merged.rows = RowColumns.concatenate(
-            [rows.take(np.flatnonzero(keep)), tombstones.take(np.flatnonzero(~fresh))]
-        )
-        merged.origin = np.concatenate(
-            (merged.origin[keep], np.full(int(np.count_nonzero(~fresh)), _EMPTY, np.int64))
-        )
+        merged.rows = RowColumns.concatenate([rows.take(np.flatnonzero(keep)), tombstones])
+        merged.origin = np.concatenate((merged.origin[keep], np.full(len(ended), _EMPTY, np.int64)))
         self._order(merged)
 
     @staticmethod
