@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engramdb import Database, InvalidInputError, MemoryNode, TemporalFilter
+from engramdb import AttributeFilter, Database, InvalidInputError, MemoryNode, TemporalFilter
 from engramdb.model.identifiers import parse_id
 from engramdb.query.builder import Query
 
@@ -113,7 +114,7 @@ def test_a_cursor_fits_the_same_query_however_it_was_put_together(db: Database) 
 
 def test_a_cursor_is_the_same_in_every_process() -> None:
     script = (
-        "from engramdb import Database, MemoryNode; db = Database.in_memory()\n"
+        "from engramdb import AttributeFilter, Database, MemoryNode; db = Database.in_memory()\n"
         "ids = [f'{n:032x}' for n in range(40)]\n"
         "query = db.query().with_ids(ids).with_exclude_ids(ids[:9])\n"
         "query.connected_to(ids[0], ['Association', 'Reminds', 'Causation'])\n"
@@ -265,6 +266,22 @@ def test_a_limit_may_be_any_size(db: Database) -> None:
     hits = [(found, 1.0)]
     assert db.search_similar([[1.0, 0.0], [0.0, 1.0]], 2**70, space="t") == hits
     assert db.search_similar([1.0, 0.0], 2**70, space="t") == hits
+
+
+def test_filters_inside_filters_are_bounded_like_dicts(db: Database) -> None:
+    db.save(MemoryNode(attributes={"a": 1}))
+    one, two = AttributeFilter.equals("a", 1), AttributeFilter.equals("a", 2)
+    deep = one
+    with pytest.raises(InvalidInputError) as refused:
+        for _ in range(3_000):
+            deep = (deep & one) | two
+    assert refused.value.argument == "where"
+    assert db.query().with_attribute_filter(deep).with_attribute_filter(deep).count() == 1
+    assert hash(deep) == hash(pickle.loads(pickle.dumps(deep))) and deep.matches({"a": 1})
+    wide = one
+    for _ in range(3_000):
+        wide |= two
+    assert db.query().with_attribute_filter(wide).count() == 1
 
 
 def _are_refused(calls: list[tuple[str, Any]]) -> None:
