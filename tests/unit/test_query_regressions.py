@@ -82,7 +82,8 @@ def test_a_vector_given_before_the_first_one_was_saved_is_checked_again(db: Data
 def test_a_transaction_searches_its_own_vectors_when_others_chose_another_length(
     db: Database,
 ) -> None:
-    with pytest.raises(InvalidInputError), db.transaction() as tx:
+    checked = 0
+    with pytest.raises(InvalidInputError), db.transaction() as tx:  # at its end: too late
         own = tx.save(MemoryNode([1.0, 2.0, 3.0], vectors={"n": [1.0, 2.0]}))
         db.save(MemoryNode([1.0, 2.0], vectors={"n": [1.0, 2.0, 3.0]}))
         assert tx.search_similar([1.0, 2.0, 3.0]) == [(own, 1.0)]
@@ -91,6 +92,8 @@ def test_a_transaction_searches_its_own_vectors_when_others_chose_another_length
             with pytest.raises(InvalidInputError) as refused:
                 tx.search_similar(vector, space=space)
             assert refused.value.argument == "vector"
+            checked += 1
+    assert checked == 2
 
 
 # Pages
