@@ -52,12 +52,13 @@ class AttributeFilter:
     base types: a pair for between, a tuple for is_in, None for exists and not_exists.
     """
 
-    __slots__ = ("_members", "key", "operator", "parts", "value")
+    __slots__ = ("_depth", "_members", "key", "operator", "parts", "value")
 
     operator: str
     key: str
     value: Any
     parts: tuple[AttributeFilter, ...]
+    _depth: int  # of parts inside parts
     _members: frozenset[tuple[str, Any]]  # of is_in: the values that can be hashed, by kind
 
     def __init__(self, operator: str, key: str, value: Any, parts: tuple[AttributeFilter, ...]):
@@ -65,6 +66,7 @@ class AttributeFilter:
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "_depth", 1 + max([part._depth for part in parts], default=0))
         if operator == "is_in":
             members = [(kind_of(member), member) for member in value]
             hashable = frozenset(pair for pair in members if pair[0] not in ("list", "dict"))
@@ -149,7 +151,7 @@ class AttributeFilter:
         """The filter that a dict in MongoDB's manner describes; an empty one matches everything."""
         return _from_dict(where, "where", 0)
 
-    # ---- Combining ------------------------------------------------------------------------------
+    # ---- Combining; all raise InvalidInputError naming "where" if it gets too deep --------------
 
     def __and__(self, other: AttributeFilter) -> AttributeFilter:
         return self._joined("and", other) if isinstance(other, AttributeFilter) else NotImplemented
@@ -160,13 +162,13 @@ class AttributeFilter:
     def __invert__(self) -> AttributeFilter:
         if self.operator == "not":
             return self.parts[0]
-        return AttributeFilter("not", "", None, (self,))
+        return _bounded(AttributeFilter("not", "", None, (self,)))
 
     def _joined(self, operator: str, other: AttributeFilter) -> AttributeFilter:
         parts: tuple[AttributeFilter, ...] = ()
         for side in (self, other):
             parts += side.parts if side.operator == operator else (side,)
-        return AttributeFilter(operator, "", None, parts)
+        return _bounded(AttributeFilter(operator, "", None, parts))
 
     # ---- Deciding -------------------------------------------------------------------------------
 
@@ -232,6 +234,17 @@ class AttributeFilter:
 def all_of(filters: list[AttributeFilter]) -> AttributeFilter:
     """One filter that matches what all of these match."""
     return filters[0] if len(filters) == 1 else AttributeFilter("and", "", None, tuple(filters))
+
+
+_DEPTH_MAX: Final = 160  # what from_dict makes of its deepest dicts, and some more
+
+
+def _bounded(combined: AttributeFilter) -> AttributeFilter:
+    if combined._depth > _DEPTH_MAX:
+        raise InvalidInputError(
+            "where", f"deeper than {_DEPTH_MAX} filters inside each other; flatten it"
+        )
+    return combined
 
 
 # ---- Construction --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engramdb import Database, InvalidInputError, MemoryNode, TemporalFilter
+from engramdb import AttributeFilter, Database, InvalidInputError, MemoryNode, TemporalFilter
 from engramdb.model.identifiers import parse_id
 from engramdb.query.builder import Query
 
@@ -81,7 +82,8 @@ def test_a_vector_given_before_the_first_one_was_saved_is_checked_again(db: Data
 def test_a_transaction_searches_its_own_vectors_when_others_chose_another_length(
     db: Database,
 ) -> None:
-    with pytest.raises(InvalidInputError), db.transaction() as tx:
+    checked = 0
+    with pytest.raises(InvalidInputError), db.transaction() as tx:  # at its end: too late
         own = tx.save(MemoryNode([1.0, 2.0, 3.0], vectors={"n": [1.0, 2.0]}))
         db.save(MemoryNode([1.0, 2.0], vectors={"n": [1.0, 2.0, 3.0]}))
         assert tx.search_similar([1.0, 2.0, 3.0]) == [(own, 1.0)]
@@ -90,6 +92,8 @@ def test_a_transaction_searches_its_own_vectors_when_others_chose_another_length
             with pytest.raises(InvalidInputError) as refused:
                 tx.search_similar(vector, space=space)
             assert refused.value.argument == "vector"
+            checked += 1
+    assert checked == 2
 
 
 # Pages
@@ -113,7 +117,7 @@ def test_a_cursor_fits_the_same_query_however_it_was_put_together(db: Database) 
 
 def test_a_cursor_is_the_same_in_every_process() -> None:
     script = (
-        "from engramdb import Database, MemoryNode; db = Database.in_memory()\n"
+        "from engramdb import AttributeFilter, Database, MemoryNode; db = Database.in_memory()\n"
         "ids = [f'{n:032x}' for n in range(40)]\n"
         "query = db.query().with_ids(ids).with_exclude_ids(ids[:9])\n"
         "query.connected_to(ids[0], ['Association', 'Reminds', 'Causation'])\n"
@@ -265,6 +269,22 @@ def test_a_limit_may_be_any_size(db: Database) -> None:
     hits = [(found, 1.0)]
     assert db.search_similar([[1.0, 0.0], [0.0, 1.0]], 2**70, space="t") == hits
     assert db.search_similar([1.0, 0.0], 2**70, space="t") == hits
+
+
+def test_filters_inside_filters_are_bounded_like_dicts(db: Database) -> None:
+    db.save(MemoryNode(attributes={"a": 1}))
+    one, two = AttributeFilter.equals("a", 1), AttributeFilter.equals("a", 2)
+    deep = one
+    with pytest.raises(InvalidInputError) as refused:
+        for _ in range(3_000):
+            deep = (deep & one) | two
+    assert refused.value.argument == "where"
+    assert db.query().with_attribute_filter(deep).with_attribute_filter(deep).count() == 1
+    assert hash(deep) == hash(pickle.loads(pickle.dumps(deep))) and deep.matches({"a": 1})
+    wide = one
+    for _ in range(3_000):
+        wide |= two
+    assert db.query().with_attribute_filter(wide).count() == 1
 
 
 def _are_refused(calls: list[tuple[str, Any]]) -> None:
