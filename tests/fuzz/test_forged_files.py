@@ -77,7 +77,7 @@ def test_the_parsers_take_what_is_sound(parser: str, monkeypatch: pytest.MonkeyP
         PARSERS[parser](data)
         assert taken or parser == "block"
         if parser == "container":
-            assert {"columns", "record", "adjacent", "verify"} <= set(taken)
+            assert {"columns", "record", "edges_around", "edges_between", "verify"} <= set(taken)
 
 
 def test_every_kind_of_file_is_forged_somewhere() -> None:
