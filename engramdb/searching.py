@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,7 +114,10 @@ class Searching(ABC):
         Memories without a vector are never found. Raises InvalidInputError naming the argument.
         """
         if space is not DEFAULT_SPACE and is_named(space):
-            return self._search_in(space, vector, limit, threshold, where, as_of, valid_at, exact)
+            rows = check_query_rows(vector, self._width_of(space), space)
+            return self._search_in(space, [rows], limit, threshold, where, as_of, valid_at, exact)[
+                0
+            ]
         source, now_us = self._seen(as_of)  # first: the dimension may come with the first vector
         query = borrow_query(vector, self._dimension)
         if type(limit) is not int or limit < 1:
@@ -151,12 +155,8 @@ class Searching(ABC):
         """
         if space is not DEFAULT_SPACE and is_named(space):
             rows = check_queries(vectors, self._width_of(space), space=space)
-            limit, threshold = check_limit(limit), check_threshold(threshold)
-            check_flag(exact, "exact")
-            valid_at = check_valid_at(valid_at)
-            where = None if where is None else check_where(where)
-            asked = (limit, threshold, where, as_of, valid_at, exact)
-            return [self._search_in(space, row, *asked) for row in rows]
+            each = [row[None] for row in rows]
+            return self._search_in(space, each, limit, threshold, where, as_of, valid_at, exact)
         source, now_us = self._seen(as_of)
         queries = check_queries(vectors, self._dimension)
         limit, threshold = check_limit(limit), check_threshold(threshold)
@@ -192,17 +192,16 @@ class Searching(ABC):
     def _search_in(
         self,
         space: str,
-        vector: object,
-        limit: int,
-        threshold: float,
+        asked: Sequence[npt.NDArray[np.float32]],
+        limit: object,
+        threshold: object,
         where: Where | None,
         as_of: Moment | None,
-        valid_at: ValidAt,
-        exact: bool,
-    ) -> list[Hit]:
-        """search_similar() in a named space."""
-        queries = check_query_rows(vector, self._width_of(space), space)
-        limit, threshold = check_limit(limit), check_threshold(threshold)
+        valid_at: object,
+        exact: object,
+    ) -> list[list[Hit]]:
+        """The answers to (q, dimension) query vectors each, in a named space, of one snapshot."""
+        most, least = check_limit(limit), check_threshold(threshold)
         check_flag(exact, "exact")
         conditions = Conditions(valid_at=check_valid_at(valid_at))
         source, now_us = self._seen(as_of)
@@ -214,8 +213,8 @@ class Searching(ABC):
         elif (at_us := conditions.valid_at_us(now_us)) is not None:
             hidden = not_holding(source, at_us)
             runs = owned(runs, hidden.keys(), by_these=False) if hidden.parts else runs
-        hits = late_interaction.search(runs, source.seq, queries, limit, threshold)
-        return [(format_key(key), score) for key, score in hits]
+        found = [late_interaction.search(runs, source.seq, each, most, least) for each in asked]
+        return [[(format_key(key), score) for key, score in hits] for hits in found]
 
     def _matching(
         self, source: Source, conditions: Conditions, now_us: int

@@ -174,8 +174,9 @@ class Query:
                     name of an attribute; see engramdb.query.order
         descending  None: signals best first, an attribute smallest first
 
-        What has no value comes last; equal memories are in the order of their ids. A signal or a
-        sum is the memory's `.score`. Raises InvalidInputError naming the argument.
+        What has no value comes last; equal memories are in the order of their ids. The memory's
+        `.score` is the signal or the sum; by an attribute, "importance" too, the cosine if there is
+        one. Raises InvalidInputError naming the argument.
         """
         self._asked.order = order_of(by, descending, half_life, decay)
         return self

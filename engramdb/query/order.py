@@ -2,15 +2,15 @@
 
     similarity   cosine with the query's vector, from -1 to 1
     recency      0.5 ** (age / half_life), age since the memory was last saved: from 0 to 1
-    importance   the attribute of that name, a number; 0 where there is none
+    importance   the attribute of that name, largest first; in a sum its number, 0 where it is none
     activation   base-level activation over the access history (ACT-R, see engramdb.access); in a
                  sum its logistic, 1 / (1 + exp(-activation)), so that it lies from 0 to 1
     other names  that attribute; in a sum its number, 0 where it is none
 
 A sum adds what each signal says times its weight, without rescaling to the memories at hand, so a
-memory's score does not depend on which others were found. What is beyond 1e300,
-infinity too, counts as 1e300. (Recency, importance and relevance added up is how the generative
-agents of Park et al., 2023, remember; their recency halves in 138 hours.)
+memory's score does not depend on which others were found. What is beyond 1e300, infinity too,
+counts as 1e300. (Recency, importance and relevance added up is how the generative agents of Park et
+al., 2023, remember; their recency halves in 138 hours.)
 """
 
 from __future__ import annotations
