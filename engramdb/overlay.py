@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.index.without import without
-from engramdb.lsm.adjacency import EdgeRun, HidingRun, ListedRun
+from engramdb.lsm.adjacency import EdgeRun, HiddenEdges, ListedEdges
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix, distinct, from_list, split, to_list
 from engramdb.lsm.limits import VECTOR_NUMBER_MAX
@@ -65,7 +65,7 @@ class UnsavedRows:
         return len(self._payloads)
 
 
-class UnsavedRun:
+class UnsavedMemories:
     """The memories that a transaction has written; see engramdb.lsm.memory_run.MemoryRun. Their
     payloads tell what they say: they are few, and seldom asked twice before they change."""
 
@@ -109,11 +109,11 @@ class UnsavedRun:
         """The payloads."""
         return [operation.payload for operation in self._chosen(rows)]
 
-    def without(self, keys: KeyMatrix) -> UnsavedRun:
+    def without(self, keys: KeyMatrix) -> UnsavedMemories:
         """The same run without these memories."""
         rest = np.setdiff1d(self.rows, self.find(keys), assume_unique=True).tolist()
         operations = [self._operations[row] for row in rest]
-        return UnsavedRun(operations, [self._numbers[row] for row in rest], self._time)
+        return UnsavedMemories(operations, [self._numbers[row] for row in rest], self._time)
 
 
 class UnsavedVectors:
@@ -315,12 +315,12 @@ class Overlay(Batch):
             runs = self._snapshot.edge_runs()
             if written:
                 high, low = distinct(*split(from_list(written)))
-                runs = [HidingRun(run, high, low) for run in runs]
+                runs = [HiddenEdges(run, high, low) for run in runs]
             kept = [self.operations[EDGE, key] for key in written]
             kept = [operation for operation in kept if operation.kind != TOMBSTONE]
             if kept:
                 ends = [(each.source, each.target, each.type, each.strength) for each in kept]
-                runs.append(ListedRun(EdgeColumns.of(ends), [each.key for each in kept]))
+                runs.append(ListedEdges(EdgeColumns.of(ends), [each.key for each in kept]))
             self._edge_runs = runs
         return self._edge_runs
 
@@ -344,7 +344,7 @@ class Overlay(Batch):
         numbers = {each.key: UNSAVED_VECTOR + n for n, each in enumerate(with_vectors)}
         if new:
             own = [numbers.get(each.key, NO_VECTOR) for each in new]
-            runs.append(UnsavedRun(new, own, self._time))
+            runs.append(UnsavedMemories(new, own, self._time))
         return runs
 
     def said(self) -> Iterator[AttributeColumns | list[bytes]]:

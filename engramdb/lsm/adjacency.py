@@ -59,7 +59,7 @@ class EdgeRun(Protocol):
         """The keys of edges, by their `rows`: (n, 16) uint8."""
 
 
-class SegmentRun:
+class SegmentEdges:
     """The edges of a segment that are visible at a seq."""
 
     __slots__ = ("_segment", "_seq")
@@ -105,7 +105,7 @@ def neighbours_of(
     )
 
 
-class ListedRun:
+class ListedEdges:
     """A few edges, all of them visible: those that a transaction has not saved yet."""
 
     __slots__ = ("_edges", "_keys")
@@ -127,7 +127,7 @@ class ListedRun:
         return np.frombuffer(chosen, np.uint8).reshape(-1, 16)
 
 
-class HidingRun:
+class HiddenEdges:
     """A run without the edges of these keys, which are sorted: a transaction has written them."""
 
     __slots__ = ("_high", "_low", "_run")

@@ -149,7 +149,7 @@ class EdgeIndex:
         return neighbours_of(state.edges, at, near, rows, incoming=incoming)
 
 
-class TableRun:
+class TableEdges:
     """The edges of a memtable that are visible at a seq; see EdgeRun."""
 
     __slots__ = ("_seq", "_table")

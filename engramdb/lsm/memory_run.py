@@ -51,7 +51,7 @@ class MemoryRun(Protocol):
         """The same run where these memories are not visible."""
 
 
-class SegmentRun:
+class SegmentMemories:
     """The memories of a segment. Their rows are the first ones of the segment."""
 
     is_sorted = True
@@ -99,13 +99,13 @@ class SegmentRun:
         """The payloads; each block of them is decompressed once."""
         return self._segment.payloads_at(rows)
 
-    def without(self, keys: KeyMatrix) -> SegmentRun:
+    def without(self, keys: KeyMatrix) -> SegmentMemories:
         """The same run where these memories are not visible."""
         rest = np.setdiff1d(self.rows, self.find(keys), assume_unique=True)
-        return SegmentRun(self._segment, rest)
+        return SegmentMemories(self._segment, rest)
 
 
-class TableRun:
+class TableMemories:
     """A stretch of a memtable, from row `start` of it on. Edges stand in between: rows that say
     nothing and are never visible here."""
 
@@ -163,7 +163,7 @@ class TableRun:
         payloads = self._table.payloads
         return [payloads[row] for row in self._places(rows)]
 
-    def without(self, keys: KeyMatrix) -> TableRun:
+    def without(self, keys: KeyMatrix) -> TableMemories:
         """The same run where these memories are not visible."""
         rest = np.setdiff1d(self.rows, self.find(keys), assume_unique=True)
-        return TableRun(self._table, self._start, self._columns, rest)
+        return TableMemories(self._table, self._start, self._columns, rest)

@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import ClosedError, CorruptionError, HistoryUnavailableError
-from engramdb.lsm import memory_run
-from engramdb.lsm.adjacency import EdgeRun, SegmentRun
+from engramdb.lsm.adjacency import EdgeRun, SegmentEdges
 from engramdb.lsm.arena import Arena
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.commit_times import first_after, last_until, time_of
-from engramdb.lsm.edge_index import TableRun
+from engramdb.lsm.edge_index import TableEdges
 from engramdb.lsm.keys import KeyMatrix, Rows, split, to_list
-from engramdb.lsm.memory_run import MemoryRun
+from engramdb.lsm.memory_run import MemoryRun, SegmentMemories, TableMemories
 from engramdb.lsm.memtable import Memtable
 from engramdb.lsm.records import (
     DEFAULT_SPACE,
@@ -232,10 +231,10 @@ class Snapshot:
         """What a traversal follows: each visible edge is visible in one of them."""
         self._require_complete()
         version, seq = self.version, self.seq
-        runs: list[EdgeRun] = [TableRun(table, seq) for table in version.tables() if table.ends]
+        runs: list[EdgeRun] = [TableEdges(table, seq) for table in version.tables() if table.ends]
         for segment in version.segments:
             if segment.entry.seq_min <= seq and segment.ranges[EDGE][0] < segment.ranges[EDGE][1]:
-                runs.append(SegmentRun(segment, seq))
+                runs.append(SegmentEdges(segment, seq))
         return runs
 
     def carried(self, memory: bytes) -> dict[str, int]:
@@ -370,7 +369,7 @@ class Snapshot:
             if not len(rows):
                 continue
             if isinstance(source, Segment):
-                runs.append(memory_run.SegmentRun(source, rows))
+                runs.append(SegmentMemories(source, rows))
                 continue
             start = 0
             for columns in source.stretches(source.rows_until(self.seq)):
@@ -378,7 +377,7 @@ class Snapshot:
                 first, last = np.searchsorted(rows, (start, stop)).tolist()
                 if first < last:
                     visible = rows[first:last] - start
-                    runs.append(memory_run.TableRun(source, start, columns, visible))
+                    runs.append(TableMemories(source, start, columns, visible))
                 start = stop
         return runs
 

@@ -14,7 +14,7 @@ from engramdb import Database, MemoryNode
 from engramdb.lsm import Batch, Snapshot, verification
 from engramdb.lsm.environment import MemoryEnvironment
 from engramdb.lsm.keys import to_list
-from engramdb.lsm.memory_run import MemoryRun, SegmentRun, TableRun
+from engramdb.lsm.memory_run import MemoryRun, SegmentMemories, TableMemories
 from engramdb.lsm.records import MEMORY
 from engramdb.model.attributes import decode_memory
 from engramdb.model.identifiers import format_key
@@ -133,12 +133,12 @@ def test_a_run_tells_of_its_rows_what_single_reads_tell() -> None:
 
 def test_a_memtable_is_a_few_stretches_and_a_short_rest() -> None:
     engine = filled(1000)
-    stretches = [len(run.columns()) for run in runs_with(engine.latest(), TableRun)]
+    stretches = [len(run.columns()) for run in runs_with(engine.latest(), TableMemories)]
     assert sum(stretches) == 1100
     for number in range(1000, 1300):
         put(engine, number, payload_of({"n": number}))
         before = stretches
-        stretches = [len(run.columns()) for run in runs_with(engine.latest(), TableRun)]
+        stretches = [len(run.columns()) for run in runs_with(engine.latest(), TableMemories)]
         assert sum(stretches) == 1100 + number - 999
         told = [len(run.columns().fields) > 0 for run in engine.latest().memory_runs()]
         assert all(told) or (not told[-1] and stretches[-1] <= 64)
@@ -183,7 +183,7 @@ def test_files_without_columns_are_read_with_the_same_answers() -> None:
     engine.close()
     engine = open_engine(environment, columns_of=shred)
     (run,) = engine.latest().memory_runs()
-    assert isinstance(run, SegmentRun)
+    assert isinstance(run, SegmentMemories)
     assert list(run.columns().fields) == [("n",)]
     assert run.columns() is engine.latest().memory_runs()[0].columns()
     assert len(by_columns(engine.latest(), F.less_than("n", 10))) == 10
