@@ -1,1 +1,7 @@
-"""Indexes: derived from the log, immutable per run, rebuildable, never the truth."""
+"""Indexes: derived, rebuildable, never the truth.
+
+exact               cosines, one query or many, of all rows or of some
+late_interaction    the same for memories with many vectors
+without             runs of vectors of which further rows are hidden
+graph, paths, activation    walks along connections, a frontier at a time
+"""

@@ -2,12 +2,13 @@
 
 engine       StorageEngine, the seam that everything above talks to
 records      what goes in and comes out
-snapshot     all reads
+snapshot     all reads           memory_run, vector_run, row_batch    what they give as columns
+adjacency    edges to follow     edge_index, edge_order, segment_edges
 committer    group commit        log_format, log_writer, log_reader   the write-ahead log
 attribute_columns, field, dictionary, attribute_sections   what memories say, as columns
 memtable     newest versions     arena                                their vectors
 segment      sorted runs         vector_file, marks, container        the files
-manifest     which files are the database
+manifest     which files are the database                             spaces: of vectors
 flush, compaction, bulk, purge, copies                                what rewrites files
 derived      what others have computed, beside the log
 recovery, opening                                                     what reads them back
