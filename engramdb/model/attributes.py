@@ -160,7 +160,7 @@ def decode_memory(payload: bytes) -> MemoryPayload:
 
 def may_say_when(payload: bytes) -> bool:
     """Whether a memory's payload may have bounds of validity: a look at its first byte."""
-    return payload[:1] > _THREE_FIELDS
+    return payload[:1] in _WITH_BOUNDS
 
 
 def encode_edge(creation_us: int, attributes: Mapping[str, Any]) -> bytes:
@@ -422,7 +422,7 @@ def _moment_extension(moment: datetime.datetime) -> msgspec.msgpack.Ext:
     )
 
 
-_THREE_FIELDS: Final = b"\x93"  # an array of three
+_WITH_BOUNDS: Final = (b"\x95", b"\x96")  # an array of five, or of six
 
 
 def _damaged(what: str, expected: str, got: object) -> CorruptionError:

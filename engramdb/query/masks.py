@@ -14,7 +14,7 @@ from engramdb.lsm.attribute_columns import UNTOLD, AttributeColumns, Path
 from engramdb.lsm.field import ABSENT, Field
 from engramdb.lsm.keys import Rows
 from engramdb.lsm.memory_run import MemoryRun
-from engramdb.model.attributes import Validity, decode_memory
+from engramdb.model.attributes import Validity, decode_memory, may_say_when
 from engramdb.model.limits import INTEGER_MAX, INTEGER_MIN
 from engramdb.query.attribute_filter import AttributeFilter
 from engramdb.query.temporal_filter import TemporalFilter
@@ -202,7 +202,8 @@ def valid(run: MemoryRun, rows: Rows, at_us: int) -> Rows:
         kept &= columns.valid_until.within(at_us + _BIAS + 1, 2**64 - 1, rows)
     untold = _untold(columns, rows)
     kept[untold] = [
-        _is_valid(decode_memory(payload).validity, at_us) for payload in run.payloads(rows[untold])
+        not may_say_when(payload) or _is_valid(decode_memory(payload).validity, at_us)
+        for payload in run.payloads(rows[untold])
     ]
     return rows[kept]
 

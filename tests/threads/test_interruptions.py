@@ -280,6 +280,9 @@ def _wait_for_a_follower(
     monkeypatch.setattr(committer, "_commit_group", commit_group)
 
 
+# Python drops an exception of a handler that ran within a callback of the garbage collector, and
+# pytest makes a warning of it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_real_signals_at_random() -> None:
     """As an impatient user does it: the main thread is interrupted again and again while two others
     write."""
