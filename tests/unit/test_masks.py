@@ -202,6 +202,9 @@ def test_a_payload_that_is_damaged_is_told_as_damage_when_it_matters() -> None:
         matching(run, run.rows, F.equals("n", 2))
     with pytest.raises(CorruptionError):
         temporal(run, run.rows, TemporalFilter(0, 10), 0)
+    assert valid(run, run.rows, 5).tolist() == [0, 1, 2]  # it has no bounds, whatever it is
+    payloads[1] = b"\x95\xc1"
+    run = ListedRun(shred(payloads), payloads)
     with pytest.raises(CorruptionError):
         valid(run, run.rows, 5)
 
