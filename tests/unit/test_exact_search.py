@@ -304,6 +304,7 @@ def test_tiles_change_nothing_but_the_memory_that_is_needed(
     some = [(run, rows[::5]) for run, rows in _visible(runs)]
     expected_of_some = [search_among(some, query, 12, 0.1) for query in queries]
     monkeypatch.setattr(exact, "_GATHER_CELLS", 8 * 7)
+    monkeypatch.setattr(exact, "_SHARED_CELLS", 8 * 20)
     monkeypatch.setattr(exact, "_BATCH_CELLS", 8 * 11)
     monkeypatch.setattr(exact, "_TILE_QUERIES", 4)
     monkeypatch.setattr(exact, "_TILE_CELLS", 4 * 50)
