@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from engramdb import Database, MemoryNode, MemoryNotFoundError, RelationshipType
+from engramdb.lsm import Batch
+from engramdb.model.attributes import encode_edge
 
 
 @pytest.fixture
@@ -155,3 +157,23 @@ def test_no_connection_is_left_dangling_by_threads(tmp_path: Any, durability: st
         assert failures == []
         db.delete(hub.id)
         assert all(db.get_connections(spoke) == [] for spoke in spokes)
+
+
+def test_what_reads_have_in_common_is_not_shared_with_callers(db: Database) -> None:
+    a, b, c = three(db)
+    db.connect(a, b)
+    db.connect(a, c, attributes={"why": ["seen"]})
+    for _ in range(2):
+        plain, told = db.get_connections(a)
+        assert (plain.attributes, told.attributes) == ({}, {"why": ["seen"]})
+        plain.attributes["mine"] = told.attributes["mine"] = 1  # type: ignore[index]
+
+
+def test_a_connection_of_the_length_of_a_plain_one_keeps_its_attributes(db: Database) -> None:
+    a, b, _ = three(db)
+    payload = encode_edge(5, {"a": "12345"})
+    assert len(payload) == len(encode_edge(2**40, {})) == 11
+    batch = Batch()
+    batch.put_edge(uuid.UUID(a).bytes, uuid.UUID(b).bytes, "knows", 1.0, payload)
+    db._engine.commit(batch)
+    assert db.get_connections(a)[0].attributes == {"a": "12345"}
