@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from array import array
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,8 @@ from engramdb.lsm.keys import (
     spans,
     split,
 )
-from engramdb.lsm.records import TOMBSTONE
+from engramdb.lsm.records import TOMBSTONE, Ends
 from engramdb.lsm.rows import EdgeColumns
-
-if TYPE_CHECKING:
-    from engramdb.lsm.memtable import Memtable
 
 TAIL_MIN: Final = 2_048
 """Edges that are looked through rather than sorted, whatever the size of the rest."""
@@ -72,6 +69,18 @@ def _room(count: int) -> _State:
     return _State(0, rows, column(), lives, edges, {}, (None, None))
 
 
+class EdgeTable(Protocol):
+    """What the index follows; see engramdb.lsm.memtable.Memtable."""
+
+    keys: list[bytes]
+    seq: array[int]
+    kind: array[int]
+    superseded: array[int]
+    ends: dict[int, Ends]
+    edge_rows: array[int]
+    edge_index: EdgeIndex
+
+
 class EdgeIndex:
     """The arrays of one memtable, which comes with each call: a cycle would keep both alive."""
 
@@ -80,7 +89,7 @@ class EdgeIndex:
     def __init__(self) -> None:
         self._state = _room(0)
 
-    def _follow(self, table: Memtable) -> _State:
+    def _follow(self, table: EdgeTable) -> _State:
         """A state with all edges that the memtable holds by now."""
         state = self._state
         stop = len(table.edge_rows)
@@ -124,7 +133,7 @@ class EdgeIndex:
         return known
 
     def expand(
-        self, table: Memtable, high: U64, low: U64, seq: int, *, incoming: bool
+        self, table: EdgeTable, high: U64, low: U64, seq: int, *, incoming: bool
     ) -> Neighbours:
         """The edges visible at a seq that leave (or reach) these memories; see EdgeRun."""
         state = self._follow(table)
@@ -154,7 +163,7 @@ class TableEdges:
 
     __slots__ = ("_seq", "_table")
 
-    def __init__(self, table: Memtable, seq: int) -> None:
+    def __init__(self, table: EdgeTable, seq: int) -> None:
         self._table = table
         self._seq = seq
 
