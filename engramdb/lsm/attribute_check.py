@@ -18,7 +18,7 @@ def contradictions(
     is called, its number by default."""
     problems = []
     names = np.arange(len(told)) if names is None else names
-    for name in ("created", "valid_from", "valid_until"):
+    for name in ("created", "valid_from", "valid_to"):
         one, other = getattr(told, name), getattr(fresh, name)
         same = (one is None) == (other is None)
         if not same or (one is not None and not bool((one.array() == other.array()).all())):

@@ -29,7 +29,7 @@ class AttributeColumns:
     """n rows. Times are microseconds since the epoch, biased as by from_signed().
 
     `created`: UNTOLD where only the payload tells, which then goes for the whole row. `valid_from`,
-    `valid_until`: None where no row has a bound, else ALWAYS_FROM and ALWAYS_UNTIL in rows without.
+    `valid_to`: None where no row has a bound, else ALWAYS_FROM and ALWAYS_UNTIL in rows without.
     `fields`: by path, ("source", "tool") for a dict in a dict. `rest`: the rows that have
     attributes without a field, or None. Immutable; a file's read these when they are first used.
     """
@@ -38,19 +38,19 @@ class AttributeColumns:
         self,
         created: Column,
         valid_from: Column | None,
-        valid_until: Column | None,
+        valid_to: Column | None,
         fields: Fields,
         rest: Mask | None,
     ) -> None:
         self.created, self.fields, self.rest = created, fields, rest
-        self.valid_from, self.valid_until = valid_from, valid_until
+        self.valid_from, self.valid_to = valid_from, valid_to
 
     def __len__(self) -> int:
         return self.created.count
 
     @staticmethod
     def of(
-        created: U64, valid_from: U64, valid_until: U64, fields: Fields, rest: Mask | None
+        created: U64, valid_from: U64, valid_to: U64, fields: Fields, rest: Mask | None
     ) -> AttributeColumns:
         """Packs the columns. A field that tells nothing of any row is left out, for its name may be
         what was to be erased; the rarest beyond FIELDS_MAX are left to the payloads."""
@@ -58,7 +58,7 @@ class AttributeColumns:
         return AttributeColumns(
             Column.of(created),
             _bound(valid_from, ALWAYS_FROM),
-            _bound(valid_until, ALWAYS_UNTIL),
+            _bound(valid_to, ALWAYS_UNTIL),
             kept,
             rest if rest is not None and bool(rest.any()) else None,
         )
@@ -79,7 +79,7 @@ class AttributeColumns:
         return AttributeColumns.of(
             self.created.take(rows),
             _filled(self.valid_from, ALWAYS_FROM, len(self))[rows],
-            _filled(self.valid_until, ALWAYS_UNTIL, len(self))[rows],
+            _filled(self.valid_to, ALWAYS_UNTIL, len(self))[rows],
             taken,
             None if self.rest is None else self.rest[rows],
         )
@@ -99,7 +99,7 @@ class AttributeColumns:
         return AttributeColumns.of(
             np.concatenate([part.created.array() for part in parts]),
             np.concatenate([_filled(part.valid_from, ALWAYS_FROM, len(part)) for part in parts]),
-            np.concatenate([_filled(part.valid_until, ALWAYS_UNTIL, len(part)) for part in parts]),
+            np.concatenate([_filled(part.valid_to, ALWAYS_UNTIL, len(part)) for part in parts]),
             fields,
             rest,
         )

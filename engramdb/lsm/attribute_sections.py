@@ -52,8 +52,8 @@ def write(writer: ContainerWriter, columns: AttributeColumns) -> None:
     writer.packed("attr.created", columns.created)
     if columns.valid_from is not None:
         writer.packed("attr.from", columns.valid_from)
-    if columns.valid_until is not None:
-        writer.packed("attr.until", columns.valid_until)
+    if columns.valid_to is not None:
+        writer.packed("attr.until", columns.valid_to)
     if columns.rest is not None:
         writer.column("attr.rest", columns.rest.astype(np.uint64))
     writer.blob(FIELDS, msgspec.msgpack.encode(list(columns.fields)))
@@ -98,7 +98,7 @@ class StoredColumns(AttributeColumns):
         return self._optional("attr.from")
 
     @cached_property
-    def valid_until(self) -> Column | None:  # type: ignore[override]
+    def valid_to(self) -> Column | None:  # type: ignore[override]
         return self._optional("attr.until")
 
     @cached_property
@@ -109,7 +109,7 @@ class StoredColumns(AttributeColumns):
 
     def read_all(self) -> None:
         """Read and check everything."""
-        for name in ("created", "valid_from", "valid_until", "rest"):
+        for name in ("created", "valid_from", "valid_to", "rest"):
             getattr(self, name)
         for path in self.fields:
             _ = self.fields[path]

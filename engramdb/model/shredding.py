@@ -188,11 +188,11 @@ def _shred_batch(payloads: list[bytes]) -> AttributeColumns:
         said += part
     created = _moments(said, "creation_us", 0, count, filled)
     valid_from = _moments(said, "valid_from_us", ALWAYS_FROM, count, filled)
-    valid_until = _moments(said, "valid_to_us", ALWAYS_UNTIL, count, filled)
-    wrong_moments = (created == _WRONG) | (valid_from == _WRONG) | (valid_until == _WRONG)
+    valid_to = _moments(said, "valid_to_us", ALWAYS_UNTIL, count, filled)
+    wrong_moments = (created == _WRONG) | (valid_from == _WRONG) | (valid_to == _WRONG)
     damaged_rows = np.union1d(filled[np.array(damaged, np.int64)], np.flatnonzero(wrong_moments))
     created[damaged_rows] = UNTOLD
-    valid_from[damaged_rows], valid_until[damaged_rows] = ALWAYS_FROM, ALWAYS_UNTIL
+    valid_from[damaged_rows], valid_to[damaged_rows] = ALWAYS_FROM, ALWAYS_UNTIL
     attributes = list(map(attrgetter("attributes"), said))
     for place in np.searchsorted(filled, np.flatnonzero(wrong_moments)).tolist():
         attributes[place] = {}  # else the elements of its lists would be those of other rows
@@ -201,7 +201,7 @@ def _shred_batch(payloads: list[bytes]) -> AttributeColumns:
     return AttributeColumns.of(
         from_signed(created),
         from_signed(valid_from),
-        from_signed(valid_until),
+        from_signed(valid_to),
         batch.fields,
         batch.rest,
     )

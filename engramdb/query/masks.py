@@ -192,14 +192,14 @@ def valid(run: MemoryRun, rows: Rows, at_us: int) -> Rows:
     Raises CorruptionError if a payload that is needed cannot be decoded.
     """
     columns = run.columns()
-    bounded = columns.valid_from is not None or columns.valid_until is not None
+    bounded = columns.valid_from is not None or columns.valid_to is not None
     if not bounded and not columns.is_untold():
         return rows  # as in most runs
     kept = np.ones(len(rows), np.bool_)
     if columns.valid_from is not None:
         kept &= columns.valid_from.within(0, at_us + _BIAS, rows)
-    if columns.valid_until is not None:
-        kept &= columns.valid_until.within(at_us + _BIAS + 1, 2**64 - 1, rows)
+    if columns.valid_to is not None:
+        kept &= columns.valid_to.within(at_us + _BIAS + 1, 2**64 - 1, rows)
     untold = _untold(columns, rows)
     kept[untold] = [
         not may_say_when(payload) or _is_valid(decode_memory(payload).validity, at_us)

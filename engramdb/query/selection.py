@@ -128,7 +128,7 @@ def _all_hold_always(source: Source) -> bool:
     """Whether no memory has valid_from or valid_to, as in most databases: a quick look."""
     for said in source.said():
         if isinstance(said, AttributeColumns):
-            if said.valid_from is not None or said.valid_until is not None or said.is_untold():
+            if said.valid_from is not None or said.valid_to is not None or said.is_untold():
                 return False
         elif any(map(may_say_when, said)):
             return False

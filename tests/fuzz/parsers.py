@@ -143,7 +143,7 @@ def _read(segment: Segment) -> None:
     if isinstance(columns, AttributeColumns):
         for path in columns.fields:
             _tolerant(columns.fields.__getitem__, path)
-        for name in ("created", "valid_from", "valid_until", "rest"):
+        for name in ("created", "valid_from", "valid_to", "rest"):
             _tolerant(getattr, columns, name)
     for record_class in CLASSES:
         first, last = segment.ranges[record_class]

@@ -64,8 +64,8 @@ def test_times_and_tombstones() -> None:
     columns = shred(payloads)
     assert to_signed(columns.created.array()).tolist() == [5, 0, 6]
     assert columns.valid_from is None
-    assert columns.valid_until is not None
-    assert to_signed(columns.valid_until.array()).tolist() == [9, 2**63 - 1, 2**63 - 1]
+    assert columns.valid_to is not None
+    assert to_signed(columns.valid_to.array()).tolist() == [9, 2**63 - 1, 2**63 - 1]
     assert columns.rest is None
     assert len(shred([])) == 0
 
