@@ -111,22 +111,18 @@ class TableMemories:
 
     is_sorted = False
 
-    def __init__(self, table: Memtable, start: int, columns: AttributeColumns, rows: Rows) -> None:
-        self._table, self._start, self._columns, self.rows = table, start, columns, rows
+    def __init__(
+        self, table: Memtable, seq: int, start: int, columns: AttributeColumns, rows: Rows
+    ) -> None:
+        self._table, self._seq, self._start = table, seq, start
+        self._columns, self.rows = columns, rows
 
     def find(self, keys: KeyMatrix) -> Rows:
         """The visible rows of these memories, ascending."""
-        newest, previous = self._table.newest[MEMORY], self._table.previous
-        found = []
-        visible = self.rows + self._start
-        left = [row for row in map(newest.get, to_list(keys)) if row is not None]
-        while left:
-            rows = np.array(left, np.int64)
-            at = np.minimum(np.searchsorted(visible, rows), len(visible) - 1)
-            here = visible[at] == rows
-            found.append(rows[here])
-            left = [before for row in rows[~here].tolist() if (before := previous[row]) >= 0]
-        return np.sort(np.concatenate(found)) - self._start if found else self.rows[:0]
+        find, seq = self._table.find, self._seq
+        rows = np.array([find(MEMORY, key, seq) for key in to_list(keys)], np.int64)
+        rows = rows[rows >= self._start]  # not those of other stretches, nor keys that are not here
+        return np.intersect1d(self.rows, rows - self._start, assume_unique=True)
 
     def columns(self) -> AttributeColumns:
         """What all rows say."""
@@ -166,4 +162,4 @@ class TableMemories:
     def without(self, keys: KeyMatrix) -> TableMemories:
         """The same run where these memories are not visible."""
         rest = np.setdiff1d(self.rows, self.find(keys), assume_unique=True)
-        return TableMemories(self._table, self._start, self._columns, rest)
+        return TableMemories(self._table, self._seq, self._start, self._columns, rest)

@@ -377,7 +377,7 @@ class Snapshot:
                 first, last = np.searchsorted(rows, (start, stop)).tolist()
                 if first < last:
                     visible = rows[first:last] - start
-                    runs.append(TableMemories(source, start, columns, visible))
+                    runs.append(TableMemories(source, self.seq, start, columns, visible))
                 start = stop
         return runs
 

@@ -78,6 +78,3 @@ def _name(name: object) -> str:
 
 def _weight(name: object, weight: object) -> tuple[str, float]:
     return _name(name), check_threshold(weight, f"by[{name!r:.80}]")
-
-
-BY_SIMILARITY: Final = order_of(SIMILARITY, None, HALF_LIFE, DECAY)

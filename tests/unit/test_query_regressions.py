@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
@@ -292,3 +293,28 @@ def _are_refused(calls: list[tuple[str, Any]]) -> None:
         with pytest.raises(InvalidInputError) as refused:
             call()
         assert refused.value.argument == argument
+
+
+def test_a_memory_of_many_versions_is_found_by_its_id_without_walking_them() -> None:
+    class Counted(array):  # type: ignore[type-arg]
+        reads = 0
+
+        def __getitem__(self, row: Any) -> Any:
+            Counted.reads += 1
+            return super().__getitem__(row)
+
+    with Database.in_memory(background=False) as db:
+        first = db.save(MemoryNode(attributes={"n": -1}))
+        db.save_many([MemoryNode() for _ in range(200)])
+        node = db.load(first)
+        for number in range(2_000):
+            node.set_attribute("n", number)
+            db.save(node)
+        assert db.query().with_ids([first]).count() == 1  # makes a stretch of columns of them all
+        db.save(node)  # and this version is in none yet
+        table = db._engine._core.state.version.active
+        table.previous = Counted("q", table.previous)
+        (found,) = db.query().with_ids([first]).execute()
+        assert found.attributes["n"] == 1_999
+        assert db.query().with_exclude_ids([first]).count() == 200
+        assert Counted.reads < 10
