@@ -132,8 +132,24 @@ class UnsavedVectors:
         """matrix @ query, (rows,) float32."""
         return self.matrix @ query
 
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """A copy of these vectors."""
+        return self.matrix.take(rows, axis=0)
+
     def hidden(self, seq: int) -> None:
         """All rows are visible."""
+
+    def are_visible(self, rows: npt.NDArray[np.int64], seq: int) -> npt.NDArray[np.bool_]:
+        """All of them."""
+        return np.ones(len(rows), np.bool_)
+
+    def is_all_visible(self, seq: int) -> bool:
+        """They are."""
+        return True
+
+    def visible_rows(self, seq: int) -> int:
+        """All of them."""
+        return self.rows
 
     def rows_of(self, numbers: U64) -> npt.NDArray[np.int64]:
         """The row of each of these vector numbers, or -1."""

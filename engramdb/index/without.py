@@ -3,6 +3,8 @@ what does not hold at the moment that is asked about."""
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +26,10 @@ class Without:
         """(rows, dimension) float32."""
         return self._run.matrix
 
+    def take(self, rows: Rows) -> Floats32:
+        """A copy of the vectors of these rows."""
+        return self._run.take(rows)
+
     def product(self, query: Floats32) -> Floats32:
         """matrix @ query, (rows,) float32."""
         return self._run.product(query)
@@ -42,6 +48,27 @@ class Without:
         """The run's own hidden rows and these."""
         hidden = self._run.hidden(seq)
         return self._rows if hidden is None else np.concatenate((hidden, self._rows))
+
+    @cached_property
+    def _is_hidden(self) -> npt.NDArray[np.bool_]:
+        mask = np.zeros(self.rows, np.bool_)
+        mask[self._rows] = True
+        return mask
+
+    def are_visible(self, rows: Rows, seq: int) -> npt.NDArray[np.bool_]:
+        """Which of these rows are visible: in the run, and not among those that are left out."""
+        visible = self._run.are_visible(rows, seq)
+        visible &= ~self._is_hidden[rows]
+        return visible
+
+    def is_all_visible(self, seq: int) -> bool:
+        """Whether surely no row is hidden."""
+        return not len(self._rows) and self._run.is_all_visible(seq)
+
+    def visible_rows(self, seq: int) -> int:
+        """How many rows may be visible."""
+        rest = self.rows - int(np.count_nonzero(self._is_hidden))
+        return min(rest, self._run.visible_rows(seq))
 
     def rows_of(self, numbers: U64) -> Rows:
         """The row of each of these vector numbers, or -1."""

@@ -7,7 +7,7 @@ adjacency    edges to follow     edge_index, edge_order, segment_edges
 committer    group commit        log_format, log_writer, log_reader   the write-ahead log
 attribute_columns, field, dictionary, attribute_sections   what memories say, as columns
 memtable     newest versions     arena                                their vectors
-segment      sorted runs         vector_file, marks, container        the files
+segment      sorted runs         vector_file, marks, container, chunks the files
 manifest     which files are the database                             spaces: of vectors
 flush, compaction, bulk, purge, copies                                what rewrites files
 derived      what others have computed, beside the log

@@ -212,6 +212,26 @@ class ArenaRun:
         """matrix @ query, (rows,) float32."""
         return self.matrix @ query
 
+    def take(self, rows: Rows) -> Matrix:
+        """A copy of these vectors."""
+        return self.matrix.take(rows, axis=0)
+
+    def are_visible(self, rows: Rows, seq: int) -> npt.NDArray[np.bool_]:
+        """Which of these rows are visible at a seq that is not below that of the run."""
+        there = rows + self._start if self._chosen is None else self._chosen[rows]
+        return ~self._arena.marks.are_marked(there, seq)
+
+    def is_all_visible(self, seq: int) -> bool:
+        """Whether surely no row is hidden at a seq that is not below that of the run."""
+        marks = self._arena.marks
+        # a copy left out what was dead when it was made
+        return marks.count_until(seq) == (marks.count_until(self.seq) if self.seq else 0)
+
+    def visible_rows(self, seq: int) -> int:
+        """How many rows are visible at a seq that is not below that of the run."""
+        hidden = self.hidden(seq)
+        return self.rows - (0 if hidden is None else len(hidden))
+
     def rows_of(self, numbers: U64) -> Rows:
         """The row of each of these vector numbers, -1 for those that are not among these rows."""
         rows = self._arena.places(numbers, self._start, self.until)

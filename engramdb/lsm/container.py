@@ -391,17 +391,23 @@ class ContainerReader:
             )
         return column
 
-    def chunked(self, name: str) -> memoryview:
-        """The mapped bytes of a chunked section, not yet checked: see check_chunks()."""
+    def mapped(self) -> memoryview:
+        """All bytes of the file, none of them checked. Nothing needs the file to stay open."""
+        try:
+            return self.file.map()
+        except OSError as error:
+            raise unreadable(self.path, 0, error) from error
+
+    def chunked(self, name: str, whole: memoryview | None = None) -> memoryview:
+        """The mapped bytes of a chunked section, not yet checked: see check_chunk(). `whole`: what
+        mapped() gave, for one map of many sections."""
         section = self.section(name)
         if section.encoding != CHUNKED:
             raise CorruptionError(
                 self.path, section.entry_offset, "a chunked section", section.encoding
             )
-        try:
-            return self.file.map()[section.offset : section.offset + section.length]
-        except OSError as error:
-            raise unreadable(self.path, section.offset, error) from error
+        data = self.mapped() if whole is None else whole
+        return data[section.offset : section.offset + section.length]
 
     def chunk_sums(self, name: str) -> list[int]:
         """The sum of each chunk of a chunked section."""

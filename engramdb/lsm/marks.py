@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from engramdb.errors import CorruptionError
 from engramdb.lsm.columns import Column
@@ -25,12 +27,16 @@ from engramdb.lsm.limits import NUMBER_MAX
 from engramdb.lsm.records import NEVER
 
 _NONE = np.empty(0, np.int64)
+_NOWHERE: Final = np.uint32(2**32 - 1)
+
+Places = npt.NDArray[np.uint32]
+"""For each row which mark is its own, or _NOWHERE."""
 
 
 class Marks:
     """The marks of one file. `number` is the mark file that holds the first `persisted` of them."""
 
-    __slots__ = ("_by_row", "_cache", "number", "persisted", "rows", "seqs")
+    __slots__ = ("_by_row", "_cache", "_places", "number", "persisted", "rows", "seqs")
 
     def __init__(self) -> None:
         self.rows = array("q")
@@ -39,6 +45,7 @@ class Marks:
         self.number = 0
         self.persisted = 0
         self._cache: tuple[int, Rows] = (0, _NONE)
+        self._places: tuple[int, Places] = (0, np.empty(0, np.uint32))
 
     def __len__(self) -> int:
         return len(self.seqs)
@@ -79,6 +86,25 @@ class Marks:
             self._cache = (count, rows)
         return rows
 
+    def are_marked(self, rows: Rows, seq: int) -> npt.NDArray[np.bool_]:
+        """Which of these rows are marked up to this seq, in time that grows with their number and
+        with that of the marks since the last call."""
+        count = self.count_until(seq)
+        if not count or not len(rows):
+            return np.zeros(len(rows), np.bool_)
+        done, places = self._places
+        if done < count:
+            new, _ = self.arrays(done, count)
+            places = _with_room(places, int(new.max()) + 1)
+            places[new] = np.arange(done, count, dtype=np.uint32)
+            # whoever does this at the same time writes the same: a row is marked once
+            self._places = (count, places)
+        if int(rows.max()) >= len(places):
+            places = _with_room(places, int(rows.max()) + 1)
+            self._places = (max(done, count), places)
+        marked: npt.NDArray[np.bool_] = places[rows] < count
+        return marked
+
     def arrays(self, start: int, stop: int) -> tuple[Rows, U64]:
         """The rows and seqs of the marks [start, stop)."""
         return (
@@ -107,6 +133,15 @@ class Marks:
             raise CorruptionError(reader.path, 0, "marks in the order of their seq", "disorder")
         self.extend(rows.astype(np.int64), seqs)
         self.number, self.persisted = number, len(self)
+
+
+def _with_room(places: Places, rows: int) -> Places:
+    """The same for so many rows at least: these, or a copy of them that has room to grow."""
+    if rows <= len(places):
+        return places
+    grown = np.full(max(rows, 2 * len(places)), _NOWHERE)
+    grown[: len(places)] = places
+    return grown
 
 
 class Supersession:
@@ -140,6 +175,14 @@ class Supersession:
     def take(self, rows: Rows) -> U64:
         """The superseding seq of these rows, or NEVER."""
         return self.array()[rows] if self.marks else self.base(rows)
+
+    def are_current(self, rows: Rows, seq: int) -> npt.NDArray[np.bool_]:
+        """Which of these rows were not superseded at or before this seq: a new array."""
+        current = ~self.marks.are_marked(rows, seq)
+        if self._base.extremes != (0, 0):
+            dead = self._base.take(rows)
+            current &= (dead > np.uint64(seq)) | (dead == 0)
+        return current
 
     def _load_base(self) -> Rows:
         if self._base_rows is None:

@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from engramdb.errors import CorruptionError
 from engramdb.lsm import columns
+from engramdb.lsm.chunks import Chunks
 from engramdb.lsm.columns import Column
-from engramdb.lsm.container import CHUNK_BYTES, VECTORS, ContainerReader, ContainerWriter
+from engramdb.lsm.container import VECTORS, ContainerReader, ContainerWriter
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.keys import U64, Rows, join, to_list
 from engramdb.lsm.limits import NUMBER_MAX
@@ -189,44 +190,35 @@ class VectorFile:
 
     @cached_property
     def _mapped(self) -> Matrix:
-        data = self.reader.chunked("matrix")
-        return np.frombuffer(data, "<f4").reshape(self.rows, self.dimension)
+        return np.frombuffer(self._chunks.data, "<f4").reshape(self.rows, self.dimension)
 
     @cached_property
-    def _sums(self) -> list[int]:
-        return self.reader.chunk_sums("matrix")
-
-    @cached_property
-    def _unchecked(self) -> set[int]:
-        return set(range(len(self._sums)))
-
-    def _check(self, first_row: int, last_row: int) -> None:
-        """Check the chunks that hold these rows, each one only once: on its first touch."""
-        row_bytes = 4 * self.dimension
-        data, unchecked = self._mapped.data.cast("B"), self._unchecked
-        last = (last_row * row_bytes - 1) // CHUNK_BYTES
-        for chunk in range(first_row * row_bytes // CHUNK_BYTES, last + 1):
-            if chunk in unchecked:
-                self.reader.check_chunk("matrix", data, chunk, self._sums[chunk])
-                unchecked.discard(chunk)
+    def _chunks(self) -> Chunks:
+        return Chunks(self.reader, "matrix", 4 * self.dimension)
 
     @property
     def matrix(self) -> Matrix:
         """All vectors, checked."""
-        if self._unchecked:
-            self._check(0, self.rows)
+        if self._chunks.unchecked:
+            self._chunks.check(0, self.rows)
         return self._mapped
+
+    def take(self, rows: Rows) -> Matrix:
+        """A copy of these vectors; only the chunks that they touch are checked."""
+        if self._chunks.unchecked:
+            self._chunks.check_rows(rows)
+        return self._mapped.take(rows, axis=0)
 
     def product(self, query: Vector) -> npt.NDArray[np.float32]:
         """matrix @ query, (rows,) float32. The first time each stretch is checked and multiplied
         while it is in the cache, so that a first search reads the file once, not twice."""
-        if not self._unchecked:
+        if not self._chunks.unchecked:
             return self._mapped @ query
         products = np.empty(self.rows, np.float32)
         step = max(1, _STRETCH_BYTES // (4 * self.dimension))
         for start in range(0, self.rows, step):
             stop = min(start + step, self.rows)
-            self._check(start, stop)
+            self._chunks.check(start, stop)
             np.dot(self._mapped[start:stop], query, out=products[start:stop])
         return products
 
@@ -252,7 +244,7 @@ class VectorFile:
 
     def vector(self, row: int) -> Vector:
         """A read-only copy of one vector."""
-        self._check(row, row + 1)
+        self._chunks.check(row, row + 1)
         copy: Vector = self._mapped[row].copy()
         copy.flags.writeable = False
         return copy
@@ -264,6 +256,24 @@ class VectorFile:
             unborn = np.flatnonzero(self.born.array() > np.uint64(seq))
             rows = np.concatenate((rows, unborn))
         return rows if len(rows) else None
+
+    def are_visible(self, rows: Rows, seq: int) -> npt.NDArray[np.bool_]:
+        """Which of these rows are visible at a seq."""
+        visible = self.dead.are_current(rows, seq)
+        if self.born.extremes[1] > seq:
+            visible &= self.born.within(0, seq, rows)
+        return visible
+
+    def is_all_visible(self, seq: int) -> bool:
+        """Whether surely no row is hidden at a seq: a cheap test."""
+        return self.born.extremes[1] <= seq and not self.dead.count_until(seq)
+
+    def visible_rows(self, seq: int) -> int:
+        """How many rows are visible at a seq."""
+        born = self.rows
+        if self.born.extremes[1] > seq:
+            born = int(np.count_nonzero(self.born.within(0, seq)))
+        return born - self.dead.count_until(seq)
 
     def is_visible(self, seq: int) -> bool:
         """Whether any row may be visible at a seq: a cheap test, True in doubt."""
@@ -284,7 +294,7 @@ class VectorFile:
 
     def vectors(self, first_row: int, last_row: int) -> Matrix:
         """A read-only copy of the vectors [first_row, last_row)."""
-        self._check(first_row, last_row)
+        self._chunks.check(first_row, last_row)
         copy: Matrix = self._mapped[first_row:last_row].copy()
         copy.flags.writeable = False
         return copy

@@ -55,6 +55,19 @@ class Run:
         assert seq == SEQ
         return np.array(self.hidden_rows, np.int64) if self.hidden_rows else None
 
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return self.matrix[rows]
+
+    def are_visible(self, rows: npt.NDArray[np.int64], seq: int) -> npt.NDArray[np.bool_]:
+        assert seq == SEQ
+        return ~np.isin(rows, self.hidden_rows)
+
+    def is_all_visible(self, seq: int) -> bool:
+        return not self.hidden_rows
+
+    def visible_rows(self, seq: int) -> int:
+        return self.rows - len(self.hidden_rows)
+
     def rows_of(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         raise NotImplementedError("a search does not ask")
 

@@ -40,6 +40,18 @@ class Run:
     def hidden(self, seq: int) -> Rows | None:
         return self._hidden if len(self._hidden) else None
 
+    def take(self, rows: Rows) -> Floats:
+        return self.matrix[rows]
+
+    def are_visible(self, rows: Rows, seq: int) -> npt.NDArray[np.bool_]:
+        return ~np.isin(rows, self._hidden)
+
+    def is_all_visible(self, seq: int) -> bool:
+        return not len(self._hidden)
+
+    def visible_rows(self, seq: int) -> int:
+        return self.rows - len(self._hidden)
+
     def rows_of(self, numbers: U64) -> Rows:
         raise AssertionError("nobody asks")
 
