@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import filterfalse, repeat
 from typing import Any, Final, NamedTuple, cast
 
@@ -159,7 +160,7 @@ class AccessTable:
         }
 
     @classmethod
-    def of_values(cls, values: Values) -> AccessTable | None:
+    def of_values(cls, values: Mapping[str, object]) -> AccessTable | None:
         """What values() gave, or None if it cannot have given this."""
         arrays = [values.get(name) for name in ("keys", "counts", "first", "recent")]
         if len(values) != 4 or not _have_shape(arrays):

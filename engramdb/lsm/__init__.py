@@ -10,7 +10,7 @@ memtable     newest versions     arena                                their vect
 segment      sorted runs         vector_file, marks, container, chunks the files
 manifest     which files are the database                             spaces: of vectors
 flush, compaction, bulk, purge, copies                                what rewrites files
-derived      what others have computed, beside the log
+derived      what others have computed, beside the log            mapped
 recovery, opening                                                     what reads them back
 verification, repair                                                  what looks for damage
 environment  the only place that touches the operating system, the clock and randomness

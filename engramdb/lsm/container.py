@@ -83,7 +83,7 @@ class ContainerWriter:
         head = HEADER.pack(MAGIC, kind, VERSION, 0, database, number, bytes(16), 0)[:56]
         self.header = head + _sum(head).to_bytes(8, "little")
         self._sections: list[tuple[str, int, int, int, Buffer]] = []
-        self._matrix: tuple[str, int, Iterable[Matrix]] | None = None
+        self._chunked: list[tuple[str, int, Iterable[Buffer]]] = []
         self._stream: tuple[str, Iterable[bytes], Callable[[], None]] | None = None
 
     def column(self, name: str, values: U64) -> None:
@@ -109,7 +109,14 @@ class ContainerWriter:
         """A float32 matrix of `length` bytes to be mapped, with a sum for each chunk of it in
         `name`.sums. It comes in parts, so that it need not be in memory as a whole: of a multiple
         of rows_per_part() rows each, the last one apart. It is written last."""
-        self._matrix = (name, length, parts)
+        views = (np.ascontiguousarray(part, "<f4").data.cast("B") for part in parts if part.size)
+        self._chunked.append((name, length, views))
+
+    def chunked(self, name: str, data: memoryview) -> None:
+        """Bytes to be mapped, with a sum for each chunk of them in `name`.sums."""
+        size = data.nbytes
+        pieces = (data[at : at + _PIECE_BYTES] for at in range(0, size, _PIECE_BYTES))
+        self._chunked.append((name, size, pieces))
 
     def write(self, environment: Environment, path: str, *, sync: bool = True) -> tuple[int, bytes]:
         """Write the file, which must not exist. Returns its size and fingerprint."""
@@ -128,9 +135,8 @@ class ContainerWriter:
             for name, encoding, base, count, data in self._sections:
                 directory.append(_entry(name, encoding, base, count, offset, data))
                 offset = _write_aligned(file, offset, data)
-            if self._matrix is not None:
-                name, length, parts = self._matrix
-                sums = _write_matrix(file, offset, length, parts)
+            for name, length, parts in self._chunked:
+                sums = _write_chunked(file, offset, length, parts)
                 digest = _sum(sums)
                 directory.append(
                     ENTRY.pack(name.encode(), CHUNKED, bytes(7), 0, length, offset, length, digest)
@@ -188,18 +194,15 @@ def _write_stream(file: File, offset: int, parts: Iterable[bytes]) -> tuple[int,
     return length, digest.intdigest()
 
 
-def _write_matrix(file: File, offset: int, length: int, parts: Iterable[Matrix]) -> bytes:
+def _write_chunked(file: File, offset: int, length: int, parts: Iterable[Buffer]) -> bytes:
     sums: list[int] = []
     written = 0
-    for part in parts:
-        if not part.size:
-            continue
-        view = np.ascontiguousarray(part, "<f4").data.cast("B")
+    for view in parts:
         sums += [_sum(view[i : i + CHUNK_BYTES]) for i in range(0, len(view), CHUNK_BYTES)]
         file.write_at(offset + written, view)
         written += len(view)
     if written != length:
-        raise ValueError(f"{written} bytes of a matrix of {length}")
+        raise ValueError(f"{written} bytes of a section of {length}")
     return np.array(sums, "<u8").tobytes()
 
 

@@ -8,7 +8,8 @@ traces it holds.
 
 A file is a container (see `container`) of kind b"DERV"; its number is the xxh3-64 of its name. The
 section "contents" says in MessagePack what the other sections are: [stamp, [[name, dtype, shape]]],
-the dtype empty for bytes. Arrays are in row-major order, little-endian.
+the dtype empty for bytes. Arrays are in row-major order, little-endian. Those that were stored to
+be mapped are chunked sections, each followed by its sums; they come last.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
@@ -26,17 +27,21 @@ import numpy.typing as npt
 import xxhash
 
 from engramdb.errors import CorruptionError, EngramError, InvalidInputError
-from engramdb.lsm.container import DERIVED, ContainerReader, ContainerWriter
+from engramdb.lsm.chunks import Chunks
+from engramdb.lsm.container import CHUNKED, DERIVED, ContainerReader, ContainerWriter
 from engramdb.lsm.core import Core
 from engramdb.lsm.environment import Environment
+from engramdb.lsm.mapped import Mapped
 
 Value = npt.NDArray[Any] | bytes
 Values = dict[str, Value]
+Loaded = dict[str, Value | Mapped]
 
 _NAME: Final = re.compile(r"[a-z0-9-]{1,100}")
 _VALUE_NAME: Final = re.compile(r"[a-z0-9_.-]{1,16}")
 _ENDING: Final = ".drv"
 _CONTENTS: Final = "contents"
+_SUMS: Final = ".sums"
 _DTYPES: Final = frozenset(
     ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8")
 )
@@ -66,10 +71,11 @@ class Derived:
         self.unusable = 0
         """How often a file was there and could not be used."""
         self.failed = 0
-        """How often a file could not be written."""
+        """How often a file could not be written or removed."""
 
-    def load(self, name: str, *, stamp: bytes = b"") -> Values | None:
-        """What was stored under a name with this stamp, or None. Arrays are read-only.
+    def load(self, name: str, *, stamp: bytes = b"") -> Loaded | None:
+        """What was stored under a name with this stamp, or None. Arrays are read-only; all is
+        checked but what was stored to be mapped: that comes as Mapped.
 
         Raises ClosedError, and InvalidInputError if that cannot be a name.
         """
@@ -92,7 +98,13 @@ class Derived:
         self.unusable += 1
 
     def store(
-        self, name: str, values: Mapping[str, Value], *, erasures: int, stamp: bytes = b""
+        self,
+        name: str,
+        values: Mapping[str, Value],
+        *,
+        erasures: int,
+        stamp: bytes = b"",
+        mapped: Collection[str] = (),
     ) -> bool:
         """Replace what is stored under a name. Not synced: a power cut may undo it.
 
@@ -101,13 +113,15 @@ class Derived:
         erasures   the attribute `erasures`, read before the values were taken from the database:
                    if anything was erased since, or is just being erased, nothing is stored
         stamp      what the values belong to; load() wants the same
+        mapped     the names of the arrays that load() maps and does not read: large ones; of 1 to
+                   11 characters
 
         False if it was not stored: for that reason, or the database was opened to be read, a write
         of it has failed, this one fails, or this thread is just writing and was interrupted. Raises
         ClosedError and InvalidInputError.
         """
         path, core = self._path(name), self._core
-        sections, contents = _checked(values, stamp)
+        sections, contents = _checked(values, stamp, mapped)
         core.check_open()
         writing, me = core.writing, threading.get_ident()
         if core.read_only or core.poison is not None or me in writing:
@@ -115,7 +129,10 @@ class Derived:
         writer = ContainerWriter(DERIVED, core.database, _number(name))
         writer.blob(_CONTENTS, msgspec.msgpack.encode(contents))
         for section, data in sections.items():
-            writer.blob(section, data)
+            if section in mapped:
+                writer.chunked(section, memoryview(data))
+            else:
+                writer.blob(section, data)
         try:
             writing.add(me)
             with self.lock:
@@ -125,6 +142,46 @@ class Derived:
                 return self._write(writer, path)
         finally:
             writing.discard(me)
+
+    def remove(self, name: str) -> bool:
+        """Forget what is stored under a name. Not synced: a power cut may bring it back. What was
+        mapped of it stays readable.
+
+        False if there was nothing, or where store() would not store either. Raises ClosedError and
+        InvalidInputError.
+        """
+        path, core = self._path(name), self._core
+        core.check_open()
+        writing, me = core.writing, threading.get_ident()
+        if core.read_only or core.poison is not None or me in writing:
+            return False
+        try:
+            writing.add(me)
+            with self.lock:
+                core.check_open()
+                core.environment.unlink(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            self.failed += 1
+            return False
+        finally:
+            writing.discard(me)
+        return True
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The names that begin like this under which something lies, sound or not; sorted.
+
+        Raises ClosedError, and EngramError if the directory cannot be read.
+        """
+        core = self._core
+        core.check_open()
+        try:
+            entries = _names_in(core.environment, f"{core.directory}/derived")
+        except OSError as error:
+            raise EngramError(f"the directory cannot be read: {error}; try again") from error
+        names = [each.removesuffix(_ENDING) for each in entries if each.endswith(_ENDING)]
+        return sorted(each for each in names if each.startswith(prefix) and _NAME.fullmatch(each))
 
     @contextmanager
     def erasing(self) -> Iterator[None]:
@@ -157,7 +214,7 @@ class Derived:
                 found.append(f"{path} is none of ours")
                 continue
             try:
-                self._read(path, name)
+                self._read(path, name, thorough=True)
             except FileNotFoundError:
                 continue  # replaced or erased meanwhile
             except (OSError, EngramError) as error:
@@ -202,8 +259,9 @@ class Derived:
             return False
         return True
 
-    def _read(self, path: str, name: str) -> tuple[_Contents, Values]:
-        """Every byte of a file, checked. Raises OSError, EngramError."""
+    def _read(self, path: str, name: str, *, thorough: bool = False) -> tuple[_Contents, Loaded]:
+        """Every byte of a file, checked; what is mapped only if `thorough`. Raises OSError,
+        EngramError."""
         core = self._core
         reader = ContainerReader(
             core.environment,
@@ -215,9 +273,14 @@ class Derived:
             fingerprint=None,
         )
         try:
-            reader.check_padding()
+            if thorough:
+                reader.verify()
+            else:
+                reader.check_padding()
             contents = _decoded(reader)
-            return contents, {each.name: _value(reader, each) for each in contents.values}
+            chunked = [each for each in contents.values if _is_chunked(reader, each.name)]
+            whole = reader.mapped() if chunked else None
+            return contents, {each.name: _value(reader, each, whole) for each in contents.values}
         finally:
             reader.close()
 
@@ -246,12 +309,18 @@ def _number(name: str) -> int:
 
 
 def _checked(
-    values: Mapping[str, Value], stamp: bytes
+    values: Mapping[str, Value], stamp: bytes, mapped: Collection[str]
 ) -> tuple[dict[str, bytes | memoryview], _Contents]:
-    """The bytes of all values, and what describes them. Raises InvalidInputError."""
+    """The bytes of all values, those that are to be mapped last, and what describes them. Raises
+    InvalidInputError."""
+    for name in mapped:
+        if not isinstance(values.get(name), np.ndarray) or not _VALUE_NAME.fullmatch(name + _SUMS):
+            raise InvalidInputError("mapped", f"{name!r:.80} is no array, or its name is too long")
+        if name + _SUMS in values:
+            raise InvalidInputError("values", f"{name + _SUMS!r} is taken: {name!r} is mapped")
     sections: dict[str, bytes | memoryview] = {}
     entries = []
-    for name, value in values.items():
+    for name, value in sorted(values.items(), key=lambda item: item[0] in mapped):
         if not _VALUE_NAME.fullmatch(name) or name == _CONTENTS:
             raise InvalidInputError("values", f"{name!r:.80} is no name for a value")
         if isinstance(value, bytes):
@@ -272,22 +341,36 @@ def _decoded(reader: ContainerReader) -> _Contents:
         contents = msgspec.msgpack.decode(reader.blob(_CONTENTS), type=_Contents)
     except msgspec.DecodeError as error:
         raise CorruptionError(reader.path, 0, "a list of what it holds", error) from error
-    listed = [_CONTENTS, *(each.name for each in contents.values)]
+    listed = [_CONTENTS]
+    for each in contents.values:
+        listed.append(each.name)
+        if _is_chunked(reader, each.name):
+            listed.append(each.name + _SUMS)
     if listed != reader.names():
         raise CorruptionError(reader.path, 0, f"sections {listed}", reader.names())
     return contents
 
 
-def _value(reader: ContainerReader, entry: _Entry) -> Value:
-    data = reader.blob(entry.name)
-    if entry.dtype and entry.dtype not in _DTYPES:
+def _is_chunked(reader: ContainerReader, name: str) -> bool:
+    return name in reader and reader.section(name).encoding == CHUNKED
+
+
+def _value(reader: ContainerReader, entry: _Entry, whole: memoryview | None) -> Value | Mapped:
+    """A value, read and checked; or mapped out of the `whole` file, if it is chunked."""
+    chunked = _is_chunked(reader, entry.name)
+    length = reader.section(entry.name).length
+    if entry.dtype not in _DTYPES and (entry.dtype or chunked):
         raise CorruptionError(reader.path, 0, "a type that is known here", entry.dtype)
     size = math.prod(entry.shape) * (np.dtype(entry.dtype).itemsize if entry.dtype else 1)
-    if size != len(data) or not all(0 <= length <= 2**48 for length in entry.shape):
-        raise CorruptionError(reader.path, 0, f"an array of shape {entry.shape}", len(data))
+    if size != length or not all(0 <= extent <= 2**48 for extent in entry.shape):
+        raise CorruptionError(reader.path, 0, f"an array of shape {entry.shape}", length)
     if not entry.dtype:
-        return data
+        return reader.blob(entry.name)
     try:
-        return np.ndarray(entry.shape, entry.dtype, data)
+        if not chunked:
+            return np.ndarray(entry.shape, entry.dtype, reader.blob(entry.name))
+        row_bytes = size // (entry.shape or (1,))[0] if size else 1
+        chunks = Chunks(reader, entry.name, row_bytes, whole)
+        return Mapped(np.ndarray(entry.shape, entry.dtype, chunks.data), chunks)
     except ValueError as error:  # more dimensions than arrays have, or empty ones that are too long
         raise CorruptionError(reader.path, 0, f"an array of shape {entry.shape}", error) from error

@@ -18,7 +18,7 @@ from engramdb.errors import (
 )
 from engramdb.lsm import StorageEngine, repair
 from engramdb.lsm import derived as module
-from engramdb.lsm.derived import Derived, Values
+from engramdb.lsm.derived import Derived, Loaded, Values
 from engramdb.lsm.environment import Environment, MemoryEnvironment
 from engramdb.lsm.environment.crash import EVERYTHING, CrashState
 from engramdb.lsm.environment.simulated import SimulatedDisk, random_choice, reboot
@@ -40,7 +40,7 @@ def store(derived: Derived, values: Values = VALUES, name: str = "access", **mor
     return derived.store(name, values, erasures=derived.erasures, **more)
 
 
-def assert_same(found: Values | None, expected: Values = VALUES) -> None:
+def assert_same(found: Values | Loaded | None, expected: Values = VALUES) -> None:
     assert found is not None and found.keys() == expected.keys()
     for name, value in expected.items():
         got = found[name]
@@ -213,7 +213,7 @@ def test_forged_shapes_mean_none(shape: tuple[int, ...]) -> None:
     engine = filled(disk)
     forged = np.zeros(0 if 0 in shape else 2, np.uint8)
 
-    def contents_of(values: object, stamp: bytes) -> Any:
+    def contents_of(values: object, stamp: bytes, mapped: object) -> Any:
         entry = module._Entry("a", "|u1", shape)
         return {"a": forged.data}, module._Contents(b"", [entry])
 
