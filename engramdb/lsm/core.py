@@ -91,6 +91,7 @@ class Core:
         self._next_file = next_file
         self._number_lock = threading.Lock()
         self._predecessor = predecessor
+        self._told_files: tuple[int, ...] | None = None  # what on_files was last called for
         self._visible: File | None = None
         self._visible_lock = threading.Lock()
         number, length = predecessor
@@ -187,6 +188,22 @@ class Core:
     def has_work(self) -> bool:
         """Whether inline maintenance has something to do."""
         return self.merge_due or bool(self.state.version.frozen)
+
+    def tell_files(self) -> None:
+        """Call on_files if the vector files are others than when it was last called. Under no
+        lock; never raises."""
+        on_files = self.options.on_files
+        if on_files is None or self.closing or self.closed:
+            return
+        files = tuple(file.number for file in self.state.version.vectors)
+        if files != self._told_files:
+            self._told_files = files  # first: whoever changes them meanwhile tells of it again
+            try:
+                on_files()
+            except Exception as error:
+                thread = threading.current_thread()
+                given = (type(error), error, error.__traceback__, thread)
+                threading.excepthook(threading.ExceptHookArgs(given))
 
     # Names
 

@@ -50,6 +50,7 @@ def _not_within_itself(
             return method(engine, *arguments, **named)
         finally:
             writing.discard(me)
+            engine._core.tell_files()
 
     return guarded
 
@@ -76,6 +77,7 @@ class StorageEngine:
         self.derived = Derived(core)
         """Where those above keep what they have computed: it may vanish at any time."""
         core.wake = self._maintenance.wake
+        self._inline = not core.options.background
         self._sync_commits = core.options.durability == SYNC
         if not core.read_only:
             self._maintenance.start_syncing()
@@ -85,6 +87,7 @@ class StorageEngine:
                 version.segments, version.vectors, core.options.fan_in
             ):
                 self._maintenance.wake()
+        core.tell_files()
 
     @classmethod
     def open(
@@ -125,11 +128,13 @@ class StorageEngine:
             return self._commit(batch, sync, idempotency_key)
         finally:
             writing.discard(me)
+            if self._inline:
+                self._core.tell_files()
 
     def _commit(self, batch: Batch, sync: bool | None, idempotency_key: str | None) -> Commit:
         wants = self._sync_commits if sync is None else sync
         commit = self._committer.commit(batch, sync=wants, idempotency_key=idempotency_key)
-        if not self._core.options.background and self._core.has_work():
+        if self._inline and self._core.has_work():
             self._maintenance.run_inline()
         return commit
 
@@ -352,6 +357,7 @@ class StorageEngine:
             if recovered.state.seq >= core.state.seq:  # VISIBLE was unreadable: keep what we have
                 core.manifest, core.spaces = manifest, recovered.spaces
                 core.state = recovered.state
+                core.tell_files()
         return core.state.seq
 
     # About itself

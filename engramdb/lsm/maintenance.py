@@ -82,6 +82,7 @@ class Maintenance:
             try:
                 while not self._stopping.is_set() and core.poison is None and work(core):
                     self._merge_needed.set()
+                    core.tell_files()
             except EngramError as error:
                 if not core.closing and not core.closed:  # every later write raises the cause
                     core.fail(error)

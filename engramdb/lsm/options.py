@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +27,10 @@ class Options:
     in threads of their own; False runs them inline, which makes an engine deterministic.
     log_allocate_bytes: what a synced log is extended by; 0 appends. fan_in: runs merged at once.
     columns_of: makes attribute columns of the payloads of memories; None: there are none.
+    on_files: called when the set of vector files has changed, and once when it is open: after a
+    flush, a merge, a bulk load, a purge or a refresh() has shown the new files, by the thread that
+    did it, without any lock. Not while the engine is being closed. It must be quick and must not
+    raise: what it raises goes to threading.excepthook, and the engine goes on.
     """
 
     durability: str = SYNC
@@ -39,6 +44,7 @@ class Options:
     log_allocate_bytes: int = 2**20
     fan_in: int = 4
     columns_of: ColumnsOf | None = None
+    on_files: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         if self.durability not in DURABILITIES:
