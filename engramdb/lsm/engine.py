@@ -11,7 +11,7 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from engramdb.errors import EngramError, HistoryUnavailableError, InvalidInputError
+from engramdb.errors import ClosedError, EngramError, HistoryUnavailableError, InvalidInputError
 from engramdb.lsm import bulk, compaction, copies, planner, purge, statistics, verification
 from engramdb.lsm.bulk import ColumnBatch
 from engramdb.lsm.committer import Committer
@@ -419,7 +419,7 @@ class StorageEngine:
         try:
             if not core.read_only and core.poison is None:
                 self._maintenance.stop()
-                with core.write_lock:
+                with suppress(ClosedError), core.write_lock:  # another thread may be faster
                     core.freeze()
                 while flush_oldest(core):
                     pass

@@ -118,6 +118,27 @@ def test_threads_that_close_at_once_and_writers_meanwhile(tmp_path: Path) -> Non
             assert all(value(again.latest(), i) == b"x" for i in acknowledged)
 
 
+def test_a_thread_that_closes_between_the_steps_of_another_that_closes() -> None:
+    disk = SimulatedDisk()
+    engine = open_engine(disk)
+    put(engine, 1, b"x")
+    real = engine._maintenance.stop
+
+    def stop() -> None:
+        engine._maintenance.stop = real  # type: ignore[method-assign]
+        other = threading.Thread(target=engine.close)
+        other.start()
+        other.join()
+        real()
+
+    engine._maintenance.stop = stop  # type: ignore[method-assign]
+    engine.close()
+    with pytest.raises(ClosedError):
+        engine.latest()
+    with open_engine(disk) as again:
+        assert value(again.latest(), 1) == b"x"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process")
 def test_in_a_forked_child_it_is_closed_and_the_parent_notices_nothing(tmp_path: Path) -> None:
