@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from engramdb.errors import EngramError
+from engramdb.errors import ClosedError, EngramError
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.core import Core
 from engramdb.lsm.keys import Rows
 from engramdb.lsm.manifest import SegmentEntry
 from engramdb.lsm.payloads import Payloads
-from engramdb.lsm.planner import by_space, plan_segments, plan_vectors
+from engramdb.lsm.planner import by_space, plan_all_vectors, plan_segments, plan_vectors
 from engramdb.lsm.records import MEMORY, NEVER
 from engramdb.lsm.retention import KeepAll
 from engramdb.lsm.rewrite import (
@@ -59,23 +59,24 @@ def compact_once(core: Core) -> bool:
 def _vectors_to_merge(core: Core) -> list[VectorFile]:
     """The vector files to rewrite next, all of one space; none if there is nothing to do."""
     for files in by_space(core.state.version.vectors):
-        stretch = plan_vectors(files, core.options.fan_in, core.manifest.last_seq)
-        if stretch is not None:
-            return files[slice(*stretch)]
+        planned = plan_vectors(files, core.options.fan_in, core.manifest.last_seq)
+        if planned:
+            return planned
     return []
 
 
 def compact_all(core: Core) -> None:
-    """One run, the policy applied to all of it, and no vectors kept that nobody refers to."""
+    """One run, the policy applied to all of it, one file of the vectors of now in each space as far
+    as VECTOR_BYTES_MAX allows, and no vectors kept that nobody refers to."""
     with core.compaction_lock:
         core.check_may_begin()
         segments = core.state.version.segments
         keeps_all = isinstance(core.manifest.policy(), KeepAll)
         if len(segments) > 1 or (segments and not keeps_all):
             merge_segments(core, segments)
-        for file in core.state.version.vectors:
-            if file.entry.unreferenced:
-                merge_vectors(core, (file,))
+        for files in by_space(core.state.version.vectors):
+            for group in plan_all_vectors(files, core.manifest.last_seq):
+                merge_vectors(core, group)
         while files := _vectors_to_merge(core):
             merge_vectors(core, files)
 
@@ -89,9 +90,12 @@ def merge_segments(core: Core, inputs: Sequence[Segment]) -> None:
 
 
 def merge_vectors(core: Core, inputs: Sequence[VectorFile]) -> None:
-    """Rewrite vector files of one space. Under the compaction lock."""
+    """Rewrite vector files of one space. Under the compaction lock. Raises ClosedError, with
+    nothing done, if the database is being closed meanwhile."""
     try:
         _merge_vectors(core, inputs)
+    except ClosedError:
+        raise  # no failure
     except (OSError, EngramError) as error:
         raise core.fail(error) from error
 
@@ -224,13 +228,16 @@ def _merge_vectors(core: Core, inputs: Sequence[VectorFile]) -> None:
     bases = np.cumsum([0, *(file.rows for file in inputs)])
 
     def take(rows: Rows) -> Matrix:
+        core.check_may_begin()  # a part: all of it may take minutes, and close() waits for it
         if len(inputs) == 1:
-            return inputs[0].matrix[rows]
+            return inputs[0].take(rows)
         made = np.empty((len(rows), inputs[0].dimension), np.float32)
         source = np.searchsorted(bases, rows, "right") - 1
         for i, file in enumerate(inputs):
-            mine = source == i
-            made[mine] = file.matrix[rows[mine] - bases[i]]
+            mine = np.flatnonzero(source == i)
+            if len(mine) == len(rows):
+                return file.take(rows - bases[i])
+            made[mine] = file.take(rows[mine] - bases[i])
         return made
 
     space = inputs[0].entry.space

@@ -10,7 +10,7 @@ runs stays logarithmic too. (Size-tiered compaction: Bigtable, 2006.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Final
 
 from engramdb.lsm.retention import History, KeepAll
@@ -19,7 +19,8 @@ from engramdb.lsm.vector_file import VectorFile
 
 _TIER_ROWS: Final = 4096
 _TIER_BYTES: Final = 2**20
-_VECTOR_BYTES_MAX: Final = 256 * 2**20  # larger vector files are not merged for being many
+VECTOR_BYTES_MAX: Final = 4 * 2**30
+"""Of the matrix of a vector file that a merge of several makes."""
 _GARBAGE: Final = 0.5
 
 
@@ -65,7 +66,7 @@ def is_behind(segments: Sequence[Segment], files: Sequence[VectorFile], fan_in: 
     """Whether there are small neighbours to merge. Looks at no column, so that it can be asked when
     a database is opened."""
     return backlog(segments, fan_in) > 0 or any(
-        _small_files(some, fan_in) is not None for some in by_space(files)
+        _small_files(some, fan_in) for some in by_space(files)
     )
 
 
@@ -92,21 +93,59 @@ def plan_segments(
     return None
 
 
-def plan_vectors(
-    files: Sequence[VectorFile], fan_in: int, flushed_seq: int
-) -> tuple[int, int] | None:
-    """The stretch [start, stop) of vector files, all of one space, to rewrite next, or None."""
-    for position, file in enumerate(files):
+def plan_vectors(files: Sequence[VectorFile], fan_in: int, flushed_seq: int) -> list[VectorFile]:
+    """The vector files, of these of one space, to rewrite next; none if there is nothing to do."""
+    for file in files:
         if file.entry.unreferenced > _GARBAGE * file.rows:
-            return position, position + 1
+            return [file]
         dead = file.dead.count_until(flushed_seq)
         if _GARBAGE * file.rows < dead < file.rows:
-            return position, position + 1
-    return _small_files(files, fan_in)
+            return [file]
+    present, past = _by_time(files, flushed_seq)
+    return _small_files(present, fan_in) or _small_files(past, fan_in)
 
 
-def _small_files(files: Sequence[VectorFile], fan_in: int) -> tuple[int, int] | None:
-    sizes = [4 * file.rows * file.dimension for file in files]
-    small = [size if size < _VECTOR_BYTES_MAX // fan_in else -1 for size in sizes]
-    # a merge may give two files, of the present and of the past: it must take more than two
-    return _stretch(small, _TIER_BYTES, max(fan_in, 3))
+def plan_all_vectors(files: Sequence[VectorFile], flushed_seq: int) -> list[list[VectorFile]]:
+    """Which vector files, of these of one space, to rewrite so that there is one file of the
+    present, or as few as may be; and those of which some vectors are nobody's."""
+    present, past = _by_time(files, flushed_seq)
+    groups: list[list[VectorFile]] = []
+    together = 0
+    for file in present:
+        together += _matrix_bytes(file)
+        if not groups or together > VECTOR_BYTES_MAX:
+            groups.append([])
+            together = _matrix_bytes(file)
+        groups[-1].append(file)
+    groups += [[file] for file in past]
+    return [group for group in groups if len(group) > 1 or group[0].entry.unreferenced]
+
+
+def _by_time(
+    files: Sequence[VectorFile], flushed_seq: int
+) -> tuple[list[VectorFile], list[VectorFile]]:
+    """Those that a search of now may touch, and those in which all is dead. If both were merged
+    with one another they would be split again, and then be as many as before."""
+    present: list[VectorFile] = []
+    past: list[VectorFile] = []
+    for file in files:
+        is_past = file.dead.count_until(flushed_seq) == file.rows
+        (past if is_past else present).append(file)
+    return present, past
+
+
+def _matrix_bytes(file: VectorFile) -> int:
+    return 4 * file.rows * file.dimension
+
+
+def _small_files(files: Sequence[VectorFile], fan_in: int) -> list[VectorFile]:
+    least = max(fan_in, 3)  # a merge may give two files, of the present and of the past
+    sizes = [_matrix_bytes(file) for file in files]
+    small = [size if size < VECTOR_BYTES_MAX // least else -1 for size in sizes]
+    stretch = _stretch(small, _TIER_BYTES, least)
+    if stretch is None:
+        return []
+    start, stop = stretch
+    # at least so many always fit, and what they make is too large to be merged again
+    fitting = sum(size <= VECTOR_BYTES_MAX for size in accumulate(sizes[start:stop]))
+    return list(files[start : start + fitting])

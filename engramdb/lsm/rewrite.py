@@ -8,11 +8,13 @@ the log; it is carried over as marks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from engramdb.errors import ClosedError
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.container import rows_per_part
 from engramdb.lsm.core import Core
@@ -144,7 +146,8 @@ def write_vectors(
     core: Core, columns: VectorColumns, dimension: int, take: Take, keep: Mask, space: int = 0
 ) -> list[WrittenVectors]:
     """Write the kept vectors of one space (its number), sorted by their numbers: current ones and,
-    if they are many, past ones in a file of their own, which a search of now never touches."""
+    if they are many, past ones in a file of their own, which a search of now never touches. If
+    `take` raises ClosedError what was written is removed."""
     kept = np.flatnonzero(keep)
     kept = kept[np.argsort(columns.number[kept], kind="stable")]
     current = columns.dead[kept] == np.uint64(NEVER)
@@ -152,15 +155,29 @@ def write_vectors(
     groups = [kept]
     if _SPLIT_SHARE * len(kept) < past_count < len(kept):
         groups = [kept[current], kept[~current]]
-    return [
-        _write_group(core, columns, dimension, take, group, space) for group in groups if len(group)
-    ]
+    groups = [group for group in groups if len(group)]
+    numbers = [core.new_number() for _ in groups]
+    try:
+        return [
+            _write_group(core, columns, dimension, take, group, space, number)
+            for group, number in zip(groups, numbers, strict=True)
+        ]
+    except ClosedError:
+        for number in numbers:
+            with suppress(OSError):  # else the next opening removes it
+                core.environment.unlink(core.temporary("vec", number))
+        raise
 
 
 def _write_group(
-    core: Core, columns: VectorColumns, dimension: int, take: Take, order: Rows, space: int
+    core: Core,
+    columns: VectorColumns,
+    dimension: int,
+    take: Take,
+    order: Rows,
+    space: int,
+    number: int,
 ) -> WrittenVectors:
-    number = core.new_number()
     chosen = columns.take(order)
     step = rows_per_part(dimension)
     parts = (take(order[start : start + step]) for start in range(0, len(order), step))

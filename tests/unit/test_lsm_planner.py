@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
-import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engramdb.lsm import KeepAll, KeepFor, KeepLast
-from engramdb.lsm.columns import Column
 from engramdb.lsm.compaction import compact_once
 from engramdb.lsm.environment import MemoryEnvironment
-from engramdb.lsm.marks import Marks, Supersession
-from engramdb.lsm.planner import backlog, plan_segments, plan_vectors
+from engramdb.lsm.marks import Marks
+from engramdb.lsm.planner import (
+    VECTOR_BYTES_MAX,
+    backlog,
+    plan_all_vectors,
+    plan_segments,
+    plan_vectors,
+)
 from engramdb.lsm.segment import Segment
 from engramdb.lsm.vector_file import VectorFile
 from tests.unit.lsm_support import core_of, open_engine, put, vec
@@ -40,17 +45,31 @@ def vectors(*files: tuple[int, int, int]) -> list[VectorFile]:
     """Vector files of dimension 256 (a KiB a row): (rows, dead at seq 50, unreferenced)."""
     made: list[Any] = []
     for rows, dead, unreferenced in files:
-        marks = Marks()
-        marks.extend(np.arange(dead), np.full(dead, 50, np.uint64))
         made.append(
             SimpleNamespace(
                 rows=rows,
                 dimension=256,
-                dead=Supersession(Column(0, 0, rows, b""), marks),
+                dead=SimpleNamespace(count_until=partial(_dead_until, dead)),
                 entry=SimpleNamespace(unreferenced=unreferenced),
             )
         )
     return cast("list[VectorFile]", made)
+
+
+def _dead_until(dead: int, seq: int) -> int:
+    return dead if seq >= 50 else 0
+
+
+def planned(files: list[VectorFile], fan_in: int = 4, flushed_seq: int = 100) -> list[int]:
+    """Which of these are rewritten next."""
+    chosen = {id(file) for file in plan_vectors(files, fan_in, flushed_seq)}
+    return [place for place, file in enumerate(files) if id(file) in chosen]
+
+
+def planned_all(files: list[VectorFile], flushed_seq: int = 100) -> list[list[int]]:
+    """Which of these compact() rewrites into one each."""
+    places = {id(file): place for place, file in enumerate(files)}
+    return [[places[id(file)] for file in group] for group in plan_all_vectors(files, flushed_seq)]
 
 
 def plan(found: list[Segment], fan_in: int = 4, policy: Any = None, flushed_seq: int = 100) -> Any:
@@ -161,22 +180,82 @@ def test_runs_that_nobody_will_merge_are_no_backlog() -> None:
 
 
 def test_vector_files_that_are_mostly_garbage_are_rewritten() -> None:
-    assert plan_vectors(vectors((100, 0, 50)), 4, 100) is None
-    assert plan_vectors(vectors((100, 0, 0), (100, 0, 51)), 4, 100) == (1, 2)
+    assert planned(vectors((100, 0, 50))) == []
+    assert planned(vectors((100, 0, 0), (100, 0, 51))) == [1]
 
 
 def test_the_past_is_separated_from_the_present() -> None:
-    assert plan_vectors(vectors((100, 51, 0)), 4, 100) == (0, 1)
-    assert plan_vectors(vectors((100, 50, 0)), 4, 100) is None
-    assert plan_vectors(vectors((100, 100, 0)), 4, 100) is None, "a file of the past only"
-    assert plan_vectors(vectors((100, 51, 0)), 4, 49) is None, "the log may still be lost"
+    assert planned(vectors((100, 51, 0))) == [0]
+    assert planned(vectors((100, 50, 0))) == []
+    assert planned(vectors((100, 100, 0))) == [], "a file of the past only"
+    assert planned(vectors((100, 51, 0)), flushed_seq=49) == [], "the log may still be lost"
 
 
 def test_small_vector_files_are_merged_and_large_ones_left_alone() -> None:
-    small, large = (10, 0, 0), (100 * KIB, 0, 0)
-    assert plan_vectors(vectors(small, small, small), 4, 100) is None
-    assert plan_vectors(vectors(large, small, small, small, small), 4, 100) == (1, 5)
-    assert plan_vectors(vectors(large, large, large, large), 4, 100) is None
+    small, medium, large = (10, 0, 0), (100 * KIB, 0, 0), (1024 * KIB, 0, 0)
+    assert planned(vectors(small, small, small)) == []
+    assert planned(vectors(large, small, small, small, small)) == [1, 2, 3, 4]
+    assert planned(vectors(medium, medium, medium, medium)) == [0, 1, 2, 3]
+    assert planned(vectors(large, large, large, large)) == []
+    assert planned(vectors(medium, medium, large, medium, medium)) == []
+
+
+def test_twenty_batches_become_few_files() -> None:
+    rows: list[int] = []
+    for _ in range(20):  # of 50,000 x 384 float32, in rows of a KiB
+        rows.append(75_000)
+        while places := planned(vectors(*((count, 0, 0) for count in rows))):
+            rows[places[0] : places[-1] + 1] = [sum(rows[places[0] : places[-1] + 1])]
+    assert rows == [1_050_000, 300_000, 75_000, 75_000]
+    assert planned_all(vectors(*((count, 0, 0) for count in rows))) == [[0, 1, 2, 3]]
+
+
+@given(st.lists(st.integers(1, 2 * 1024 * KIB), max_size=30), st.integers(2, 9))
+@settings(deadline=None)
+def test_no_merge_makes_a_vector_file_above_the_limit(rows: list[int], fan_in: int) -> None:
+    for _ in range(200):
+        files = vectors(*((count, 0, 0) for count in rows))
+        places = planned(files, fan_in)
+        if not places:
+            break
+        first, last = places[0], places[-1] + 1
+        assert places == list(range(first, last)) and len(places) >= max(fan_in, 3)
+        together = sum(rows[first:last])
+        assert together * KIB <= VECTOR_BYTES_MAX
+        assert all(rows[place] * KIB < VECTOR_BYTES_MAX // fan_in for place in places)
+        rows[first:last] = [together]
+    else:
+        pytest.fail("merging never ends")
+
+
+def test_the_past_is_merged_with_the_past_only() -> None:
+    now, past = (10, 1, 0), (10, 10, 0)
+    assert planned(vectors(now, past, now, past, now, past, now)) == [0, 2, 4, 6]
+    assert planned(vectors(now, past, past, now, past, past)) == [1, 2, 4, 5]
+    assert planned(vectors(now, past, now, past, now, past)) == []
+
+
+def test_compact_makes_one_file_of_the_present() -> None:
+    now, past, unused = (10, 1, 0), (10, 10, 0), (10, 0, 1)
+    assert planned_all([]) == []
+    assert planned_all(vectors(now)) == [] == planned_all(vectors(past, now))
+    assert planned_all(vectors(unused)) == [[0]]
+    assert planned_all(vectors(now, past, unused, now)) == [[0, 2, 3]]
+    assert planned_all(vectors(now, now, past, (10, 10, 1))) == [[0, 1], [3]]
+
+
+@given(st.lists(st.integers(1, 5 * 1024 * KIB), max_size=20))
+def test_compact_keeps_below_the_limit_and_is_done_at_once(rows: list[int]) -> None:
+    groups = planned_all(vectors(*((count, 0, 0) for count in rows)))
+    left = dict(enumerate(rows))
+    for group in groups:
+        assert len(group) > 1 and group == list(range(group[0], group[-1] + 1))
+        left[group[0]] = sum(left.pop(place) for place in group)
+        assert left[group[0]] * KIB <= VECTOR_BYTES_MAX
+    after = [left[place] for place in sorted(left)]
+    assert planned_all(vectors(*((count, 0, 0) for count in after))) == []
+    if sum(rows) * KIB <= VECTOR_BYTES_MAX:
+        assert len(after) == min(len(rows), 1)
 
 
 @pytest.mark.parametrize("fan_in", [2, 3, 4])
