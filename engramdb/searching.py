@@ -14,6 +14,7 @@ from engramdb.access.log import AccessLog
 from engramdb.errors import InvalidInputError
 from engramdb.index import exact as exact_index
 from engramdb.index import late_interaction
+from engramdb.index.top import Part
 from engramdb.index.without import owned, without
 from engramdb.lsm import VectorRun
 from engramdb.lsm.keys import KeyMatrix
@@ -216,9 +217,7 @@ class Searching(ABC):
         found = [late_interaction.search(runs, source.seq, each, most, least) for each in asked]
         return [[(format_key(key), score) for key, score in hits] for hits in found]
 
-    def _matching(
-        self, source: Source, conditions: Conditions, now_us: int
-    ) -> list[exact_index.Part]:
+    def _matching(self, source: Source, conditions: Conditions, now_us: int) -> list[Part]:
         """The vectors of those that meet the conditions."""
         numbers = select(source, conditions, now_us, Trace()).vectors()
         return [(each.run, each.rows) for each in locate(numbers, source.vector_runs())]

@@ -1,5 +1,6 @@
 """Indexes: derived, rebuildable, never the truth.
 
+direction, top      a query, and the candidates for its best rows
 exact               cosines, one query or many, of all rows or of some
 late_interaction    the same for memories with many vectors
 without             runs of vectors of which further rows are hidden

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.index import exact
-from engramdb.index.exact import Floats32, Floats64, Hit, Rows
+from engramdb.index.direction import Floats32, Floats64
+from engramdb.index.top import Hit, Rows
 from engramdb.lsm import VectorRun
 from engramdb.lsm.keys import U64, join, to_list
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from engramdb.errors import CorruptionError
-from engramdb.index.exact import Floats64 as Floats
+from engramdb.index.direction import Floats64 as Floats
 from engramdb.lsm.adjacency import EdgeRun
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix

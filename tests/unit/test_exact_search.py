@@ -19,9 +19,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engramdb.index import exact
+from engramdb.index import exact, top
 from engramdb.index.exact import (
-    Hit,
     cosines_among,
     scores_among,
     search,
@@ -29,6 +28,7 @@ from engramdb.index.exact import (
     search_many,
     search_many_among,
 )
+from engramdb.index.top import Hit
 
 SEQ = 5
 
@@ -321,7 +321,7 @@ def test_tiles_change_nothing_but_the_memory_that_is_needed(
     monkeypatch.setattr(exact, "_BATCH_CELLS", 8 * 11)
     monkeypatch.setattr(exact, "_TILE_QUERIES", 4)
     monkeypatch.setattr(exact, "_TILE_CELLS", 4 * 50)
-    monkeypatch.setattr(exact, "_WIDE_CELLS", 8 * 3)
+    monkeypatch.setattr(top, "_WIDE_CELLS", 8 * 3)
     assert search_many(runs, SEQ, queries, 12, 0.1) == expected
     assert [search(runs, SEQ, query, 12, 0.1) for query in queries] == expected
     assert [search_among(some, query, 12, 0.1) for query in queries] == expected_of_some

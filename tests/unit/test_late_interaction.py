@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engramdb.index import late_interaction
-from engramdb.index.exact import Hit
+from engramdb.index.top import Hit
 from engramdb.lsm.keys import U64, Rows, from_list, split
 from engramdb.lsm.vector_file import extreme, inverse, norms_of
 from tests.unit.lsm_support import key
