@@ -14,6 +14,7 @@ from engramdb.access.log import AccessLog
 from engramdb.errors import InvalidInputError
 from engramdb.index import exact as exact_index
 from engramdb.index import late_interaction
+from engramdb.index.metric import COSINE, Metric
 from engramdb.index.top import Part
 from engramdb.index.without import owned, without
 from engramdb.lsm import VectorRun
@@ -24,10 +25,12 @@ from engramdb.query.arguments import (
     Where,
     borrow_query,
     check_flag,
+    check_least,
     check_limit,
+    check_metric,
+    check_metric_of_rows,
     check_queries,
     check_query_rows,
-    check_threshold,
     check_where,
     is_named,
 )
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from engramdb.lsm import Snapshot, StorageEngine
 
 Hit = tuple[str, float]
-"""An id and its cosine."""
+"""An id and its score: a cosine unless another metric was asked for."""
 
 
 class Searching(ABC):
@@ -90,18 +93,21 @@ class Searching(ABC):
         self,
         vector: object,
         limit: int = 10,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         *,
         where: Where | None = None,
         as_of: Moment | None = None,
         valid_at: ValidAt = NOW,
         exact: bool = False,
         space: str = DEFAULT_SPACE,
+        metric: Metric = COSINE,
     ) -> list[Hit]:
         """The memories most similar to a vector: at most `limit` pairs (id, cosine), best first.
 
         vector     one row of finite numbers, as long as the database's vectors
-        threshold  the least cosine, from -1 to 1
+        threshold  the least score; None: 0 for cosines, and none for the other metrics
+        metric     what the score is, of which more is nearer: "cosine" (from -1 to 1), "dot" (the
+                   inner product) or "euclidean" (minus the distance: 0 for the same vector)
         where      an AttributeFilter, or a mapping such as {"importance": {"$gt": 0.7}}: only
                    memories that match; it never makes the answer shorter than it has to be
         as_of      search what was there at that moment (see as_of())
@@ -110,45 +116,49 @@ class Searching(ABC):
         exact      never approximate; today every search is exact
         space      search among the vectors in this named space. There a matrix of query vectors is
                    taken too; the score is then the mean over its rows of the best cosine with any
-                   vector of the memory (MaxSim), and so for memories with several vectors
+                   vector of the memory (MaxSim), and so for memories with several vectors; other
+                   metrics take one query vector, and of each memory the vector that is nearest
 
         Memories without a vector are never found. Raises InvalidInputError naming the argument.
         """
         if space is not DEFAULT_SPACE and is_named(space):
             rows = check_query_rows(vector, self._width_of(space), space)
-            return self._search_in(space, [rows], limit, threshold, where, as_of, valid_at, exact)[
-                0
-            ]
+            return self._search_in(
+                space, [rows], limit, threshold, where, as_of, valid_at, exact, metric
+            )[0]
         source, now_us = self._seen(as_of)  # first: the dimension may come with the first vector
         query = borrow_query(vector, self._dimension)
         if type(limit) is not int or limit < 1:
             limit = check_limit(limit)
+        if metric is not COSINE:
+            metric = check_metric(metric)
         if type(threshold) is not float or threshold - threshold != 0.0:  # infinity and NaN
-            threshold = check_threshold(threshold)
+            threshold = check_least(threshold, metric)
         if exact is not False:
             check_flag(exact, "exact")
         if valid_at is not NOW:
             valid_at = check_valid_at(valid_at)
         if where is None:
             runs = self._runs(source, Conditions(valid_at=valid_at), now_us)
-            hits = exact_index.search(runs, source.seq, query, limit, threshold)
+            hits = exact_index.search(runs, source.seq, query, limit, threshold, metric)
         else:
             conditions = Conditions([check_where(where)], valid_at=valid_at)
             parts = self._matching(source, conditions, now_us)
-            hits = exact_index.search_among(parts, query, limit, threshold)
+            hits = exact_index.search_among(parts, query, limit, threshold, metric)
         return [(format_key(key), score) for key, score in hits]
 
     def search_many(
         self,
         vectors: object,
         limit: int = 10,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         *,
         where: Where | None = None,
         as_of: Moment | None = None,
         valid_at: ValidAt = NOW,
         exact: bool = False,
         space: str = DEFAULT_SPACE,
+        metric: Metric = COSINE,
     ) -> list[list[Hit]]:
         """What search_similar finds for each row of an (n, dimension) matrix, in one go.
 
@@ -157,19 +167,22 @@ class Searching(ABC):
         if space is not DEFAULT_SPACE and is_named(space):
             rows = check_queries(vectors, self._width_of(space), space=space)
             each = [row[None] for row in rows]
-            return self._search_in(space, each, limit, threshold, where, as_of, valid_at, exact)
+            return self._search_in(
+                space, each, limit, threshold, where, as_of, valid_at, exact, metric
+            )
         source, now_us = self._seen(as_of)
         queries = check_queries(vectors, self._dimension)
-        limit, threshold = check_limit(limit), check_threshold(threshold)
+        limit, metric = check_limit(limit), check_metric(metric)
+        least = check_least(threshold, metric)
         check_flag(exact, "exact")
         valid_at = check_valid_at(valid_at)
         if where is None:
             runs = self._runs(source, Conditions(valid_at=valid_at), now_us)
-            found = exact_index.search_many(runs, source.seq, queries, limit, threshold)
+            found = exact_index.search_many(runs, source.seq, queries, limit, least, metric)
         else:
             conditions = Conditions([check_where(where)], valid_at=valid_at)
             parts = self._matching(source, conditions, now_us)
-            found = exact_index.search_many_among(parts, queries, limit, threshold)
+            found = exact_index.search_many_among(parts, queries, limit, least, metric)
         return [[(format_key(key), score) for key, score in hits] for hits in found]
 
     # Below here: nothing for callers
@@ -200,10 +213,14 @@ class Searching(ABC):
         as_of: Moment | None,
         valid_at: object,
         exact: object,
+        metric: object,
     ) -> list[list[Hit]]:
         """The answers to (q, dimension) query vectors each, in a named space, of one snapshot."""
-        most, least = check_limit(limit), check_threshold(threshold)
+        most, by = check_limit(limit), check_metric(metric)
+        least = check_least(threshold, by)
         check_flag(exact, "exact")
+        for each in asked[:1]:  # all have the same number of rows
+            check_metric_of_rows(by, len(each))
         conditions = Conditions(valid_at=check_valid_at(valid_at))
         source, now_us = self._seen(as_of)
         runs = source.vector_runs(space)
@@ -214,7 +231,7 @@ class Searching(ABC):
         elif (at_us := conditions.valid_at_us(now_us)) is not None:
             hidden = not_holding(source, at_us)
             runs = owned(runs, hidden.keys(), by_these=False) if hidden.parts else runs
-        found = [late_interaction.search(runs, source.seq, each, most, least) for each in asked]
+        found = [late_interaction.search(runs, source.seq, each, most, least, by) for each in asked]
         return [[(format_key(key), score) for key, score in hits] for hits in found]
 
     def _matching(self, source: Source, conditions: Conditions, now_us: int) -> list[Part]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from engramdb.index import exact
 from engramdb.index.direction import Floats32, Floats64
+from engramdb.index.metric import COSINE, Metric
 from engramdb.index.top import Hit, Rows
 from engramdb.lsm import VectorRun
 from engramdb.lsm.keys import U64, join, to_list
@@ -36,10 +37,17 @@ _ANY_SCORE: Final = -2.0  # below every score
 
 
 def search(
-    runs: Sequence[VectorRun], seq: int, queries: Floats32, limit: int, threshold: float
+    runs: Sequence[VectorRun],
+    seq: int,
+    queries: Floats32,
+    limit: int,
+    threshold: float,
+    metric: Metric = COSINE,
 ) -> list[Hit]:
     """The `limit` best (key, score) with score >= threshold for (q, d) query vectors, best first,
-    ties by key."""
+    ties by key. Of the metrics other than cosine: for one query vector only."""
+    if metric != COSINE:
+        return _nearest(runs, seq, queries[0], limit, threshold, metric)
     if len(queries) == 1:
         hits = exact.search(runs, seq, queries[0], limit, threshold)
         if len({key for key, _ in hits}) == len(hits):  # no memory has two vectors among them
@@ -47,6 +55,26 @@ def search(
     limit = min(limit, sum([run.rows for run in runs]))
     found = takewhile(lambda hit: hit[1] >= threshold, ranked(runs, seq, queries, limit))
     return list(islice(found, limit))
+
+
+def _nearest(
+    runs: Sequence[VectorRun],
+    seq: int,
+    query: Floats32,
+    limit: int,
+    threshold: float,
+    metric: Metric,
+) -> list[Hit]:
+    """The memories with the nearest vectors: of each memory its nearest one counts."""
+    rows = limit
+    while True:
+        hits = exact.search(runs, seq, query, rows, threshold, metric)
+        best: dict[bytes, float] = {}
+        for key, score in hits:
+            best.setdefault(key, score)  # the first one of each is its best
+        if len(best) >= limit or len(hits) < rows:
+            return list(best.items())[:limit]
+        rows *= _BATCH_GROWTH
 
 
 def ranked(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engramdb.errors import InvalidInputError
+from engramdb.index.metric import COSINE, Metric
 from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.vectors import Vector
 from engramdb.query.arguments import check_width
@@ -30,6 +31,7 @@ class Asked:
     """What the answer has to look like."""
 
     vector: Vector | None = None  # one, (d,), in the default space; else (q, d)
+    metric: Metric = COSINE
     space: str = DEFAULT_SPACE
     threshold: float | None = None
     order: Order | None = None
@@ -54,6 +56,12 @@ class Asked:
         if self.diversity is not None and self.space != DEFAULT_SPACE:
             raise InvalidInputError(
                 "space", "with_diversity() compares memories by their vectors in the default space"
+            )
+        if self.diversity is not None and self.metric != COSINE:
+            raise InvalidInputError(
+                "metric",
+                "with_diversity() weighs similarity against cosines between memories, so it needs "
+                f"'cosine', not {self.metric!r}",
             )
         if self.diversity is not None and self.limit is None:
             raise InvalidInputError("limit", "with_diversity() needs with_limit() too")
@@ -86,7 +94,7 @@ class Answer:
         if asked.vector is None:
             return selection
         signals = Signals(selection, self._now_us, self._reader._activation)
-        signals.compare(asked.vector, asked.threshold, self.source, asked.space)
+        signals.compare(asked.vector, asked.threshold, self.source, asked.space, asked.metric)
         return signals.selection
 
     def count(self) -> int:
@@ -114,7 +122,15 @@ class Answer:
         if diversity is not None:
             assert asked.limit is not None
             wanted = diversity.pool(asked.offset + asked.limit)
-        wish = Wish(asked.order, asked.vector, asked.space, asked.threshold, wanted, self._now_us)
+        wish = Wish(
+            asked.order,
+            asked.vector,
+            asked.metric,
+            asked.space,
+            asked.threshold,
+            wanted,
+            self._now_us,
+        )
         activation = self._reader._activation
         matches = rank(self.selection(), wish, self.source, activation, self.trace)
         if diversity is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import InvalidInputError
+from engramdb.index.metric import COSINE, METRICS, Metric
 from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.memory_node import MemoryNode
 from engramdb.model.vectors import Vector, check_matrix, check_vector, check_vectors
@@ -56,6 +57,31 @@ def check_threshold(threshold: object, argument: str = "threshold") -> float:
         if math.isfinite(number):
             return number
     raise InvalidInputError(argument, f"expected a finite number, got {threshold!r:.80}")
+
+
+def check_metric(metric: object) -> Metric:
+    """The name of a metric."""
+    for known in METRICS:
+        if isinstance(metric, str) and metric == known:
+            return known
+    names = ", ".join(map(repr, METRICS))
+    raise InvalidInputError("metric", f"expected one of {names}, got {metric!r:.80}")
+
+
+def check_metric_of_rows(metric: Metric, rows: int) -> None:
+    """Of several query vectors the best cosines are added up, and nothing else is."""
+    if rows > 1 and metric != COSINE:
+        raise InvalidInputError(
+            "metric",
+            f"a query of {rows} vectors (MaxSim) is scored by 'cosine' only, got {metric!r}",
+        )
+
+
+def check_least(threshold: object, metric: Metric) -> float:
+    """The threshold of a search: None is 0 for cosines, and none at all for the other metrics."""
+    if threshold is None:
+        return 0.0 if metric == COSINE else -math.inf
+    return check_threshold(threshold)
 
 
 def check_query(vector: object, dimension: int | None, argument: str = "vector") -> Vector:

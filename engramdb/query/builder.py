@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from engramdb.errors import InvalidInputError
+from engramdb.index.metric import COSINE, Metric
 from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.attributes import check_key
 from engramdb.model.identifiers import format_keys, parse_id
@@ -16,6 +17,8 @@ from engramdb.query.arguments import (
     Where,
     check_count,
     check_limit,
+    check_metric,
+    check_metric_of_rows,
     check_query,
     check_query_rows,
     check_share,
@@ -58,24 +61,30 @@ class Query:
 
     # What to look for
 
-    def with_vector(self, vector: object, *, space: str = DEFAULT_SPACE) -> Self:
-        """Rank by cosine with this vector, as long as the database's. A second call replaces it.
+    def with_vector(
+        self, vector: object, *, space: str = DEFAULT_SPACE, metric: Metric = COSINE
+    ) -> Self:
+        """Rank by similarity to this vector, as long as the database's. A second call replaces it.
 
-        space  with those in this named space; there a matrix of query vectors is taken too, and
-               memories with several vectors count by MaxSim, see search_similar()
+        space   to those in this named space; there a matrix of query vectors is taken too, and
+                memories with several vectors count by MaxSim, see search_similar()
+        metric  "cosine", "dot" or "euclidean" (minus the distance), see search_similar()
 
         Raises InvalidInputError if it is not one row of finite numbers of that length.
         """
-        reader = self._reader
+        reader, metric = self._reader, check_metric(metric)
         if not is_named(space):
-            self._asked.vector = check_query(vector, reader._dimension)
+            checked = check_query(vector, reader._dimension)
         else:
-            self._asked.vector = check_query_rows(vector, reader._width_of(space), space)
-        self._asked.space = space
+            checked = check_query_rows(vector, reader._width_of(space), space)
+            check_metric_of_rows(metric, len(checked))
+        asked = self._asked
+        asked.vector, asked.space, asked.metric = checked, space, metric
         return self
 
     def with_similarity_threshold(self, threshold: float) -> Self:
-        """Only cosines of at least `threshold`, from -1 to 1; needs with_vector()."""
+        """Only scores of at least `threshold`: a cosine, from -1 to 1, or what the metric of
+        with_vector() gives: within a distance of 2 is -2. Needs with_vector()."""
         self._asked.threshold = check_threshold(threshold)
         return self
 
@@ -175,8 +184,8 @@ class Query:
         descending  None: signals best first, an attribute smallest first
 
         What has no value comes last; equal memories are in the order of their ids. The memory's
-        `.score` is the signal or the sum; by an attribute, "importance" too, the cosine if there is
-        one. Raises InvalidInputError naming the argument.
+        `.score` is the signal or the sum; by an attribute, "importance" too, the similarity if
+        there is one. Raises InvalidInputError naming the argument.
         """
         self._asked.order = order_of(by, descending, half_life, decay)
         return self

@@ -1,6 +1,7 @@
 """In which order an answer comes: one signal, one attribute, or a weighted sum of several.
 
-    similarity   cosine with the query's vector, from -1 to 1
+    similarity   cosine with the query's vector, from -1 to 1; or the score by the metric that
+                 with_vector() was told, which is of any size
     recency      0.5 ** (age / half_life), age since the memory was last saved: from 0 to 1
     importance   the attribute of that name, largest first; in a sum its number, 0 where it is none
     activation   base-level activation over the access history (ACT-R, see engramdb.access); in a

@@ -1,17 +1,20 @@
 """Puts a selection in order: whole columns of signals, a partial sort, and exact scores at the top.
 
 Cosines of all rows are float32 and may be wrong by a known margin; whoever could be among the best
-in spite of that gets an exact cosine before the last sort. So the answer does not depend on how the
-vectors lie in files. Ties are in the order of the keys.
+in spite of that gets an exact cosine before the last sort; scores by other metrics are exact from
+the start. So the answer does not depend on how the vectors lie in files. Ties are in the order of
+the keys.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from engramdb.index import exact
+from engramdb.index.metric import COSINE, Metric
 from engramdb.lsm.keys import Rows, split, to_list
 from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.vectors import Vector
@@ -38,6 +41,7 @@ class Wish(NamedTuple):
 
     order: Order | None
     vector: Vector | None
+    metric: Metric
     space: str
     threshold: float | None
     limit: int | None
@@ -62,10 +66,12 @@ def rank(
             matches = _by_similarity(selection, wish, source, wish.vector, trace)
         else:
             matches = similar_in(
-                selection, source, wish.space, wish.vector, wish.limit, wish.threshold
+                selection, source, wish.space, wish.vector, wish.limit, wish.threshold, wish.metric
             )
             trace.plan = "every vector of the space scored, others masked"
-            trace.stage("similarity", count, len(matches), f"in the space {wish.space!r}")
+            trace.stage(
+                "similarity", count, len(matches), f"{wish.metric}, in the space {wish.space!r}"
+            )
     else:
         assert order is not None
         matches = _by_signals(selection, wish, order, source, activation, trace)
@@ -95,15 +101,17 @@ def _by_similarity(
         [(place.run, place.rows) for place in places],
         vector,
         found if wish.limit is None else wish.limit,
-        -1.0 if wish.threshold is None else wish.threshold,
+        -math.inf if wish.threshold is None else wish.threshold,
+        wish.metric,
     )
     trace.plan = how(places)
     scored = sum(map(_scored, places))
-    trace.stage("similarity", scored, len(hits), "exact")
+    trace.stage("similarity", scored, len(hits), f"exact {wish.metric}")
     return list(hits)
 
 
 def _is_scanned(place: Located) -> bool:
+    """Whether exact.search_among() does so."""
     return exact.is_dense(len(place.rows), place.run.rows, place.run.dimension)
 
 
@@ -111,10 +119,13 @@ def _scored(place: Located) -> int:
     return place.run.rows if _is_scanned(place) else len(place.rows)
 
 
-def how(places: list[Located]) -> str:
+def how(places: list[Located], may_scan: bool = True) -> str:
     """What a search among these rows does, and why."""
-    rows = sum(place.run.rows for place in places if _is_scanned(place))
-    gathered = sum(len(place.rows) for place in places if not _is_scanned(place))
+    scanned = [may_scan and _is_scanned(place) for place in places]
+    rows = sum(place.run.rows for place, is_all in zip(places, scanned, strict=True) if is_all)
+    gathered = sum(
+        len(place.rows) for place, is_all in zip(places, scanned, strict=True) if not is_all
+    )
     parts = []
     if rows:
         parts.append(f"scanned {rows:,} rows and masked the others, as most match")
@@ -133,28 +144,30 @@ def _by_signals(
 ) -> list[Match]:
     signals = Signals(selection, wish.now_us, activation)
     if wish.vector is not None:
-        signals.compare(wish.vector, wish.threshold, source, wish.space)
-        trace.stage("vectors", selection.count, signals.selection.count)
-        trace.plan = how(signals.places)
+        signals.compare(wish.vector, wish.threshold, source, wish.space, wish.metric)
+        trace.stage("vectors", selection.count, signals.selection.count, wish.metric)
+        trace.plan = how(signals.places, wish.metric == COSINE)
     else:
         trace.plan = "no vector: every matching row gets its signals"
     name, count = order.weights[0][0], wish.limit
     scores: Floats | None = None
     if order.is_sum:
-        positions, scores = _by_sum(signals, order, count)
+        positions, scores = _by_sum(signals, order, count, wish.metric)
     elif name in (SIMILARITY, RECENCY, ACTIVATION):
         positions, scores = _by_signal(signals, name, order, count)
     else:
         positions = _by_attribute(signals, name, order, count)
         if wish.vector is not None:
-            scores = signals.exact_cosines(positions)
+            scores = signals.exact_scores(positions)
     keys = to_list(signals.selection.keys_at(positions))
     detail = " + ".join(f"{weight:g} {name}" for name, weight in order.weights)
     trace.stage("order", signals.selection.count, len(keys), f"by {detail}")
     return list(zip(keys, [None] * len(keys) if scores is None else scores.tolist(), strict=True))
 
 
-def _by_sum(signals: Signals, order: Order, count: int | None) -> tuple[Rows, Floats]:
+def _by_sum(
+    signals: Signals, order: Order, count: int | None, metric: Metric
+) -> tuple[Rows, Floats]:
     rest = np.zeros(signals.selection.count)  # of the score: everything but similarity
     similarity = 0.0
     for name, weight in order.weights:
@@ -167,11 +180,13 @@ def _by_sum(signals: Signals, order: Order, count: int | None) -> tuple[Rows, Fl
                 values = 1.0 / (1.0 + np.exp(-values))
             values = np.clip(np.nan_to_num(values, nan=0.0), -_TERM_MAX, _TERM_MAX)
             rest += np.clip(weight * values, -_TERM_MAX, _TERM_MAX)
-    near = rest + similarity * signals.cosines if similarity else rest
+    near = rest + similarity * signals.similarities if similarity else rest
     best = _candidates(near, order, count, 2 * abs(similarity) * signals.margin)
     scores = rest[best]
     if similarity:  # not as a correction of `near`: equal memories have to have equal scores
-        scores = _rounded(scores + similarity * signals.exact_cosines(best))
+        scores = scores + similarity * signals.exact_scores(best)
+        if metric == COSINE:  # the others have no size of their own: 1e-20 may be much
+            scores = _rounded(scores)
     places = _sorted(signals, best, scores, order, count)
     return best[places], scores[places]
 
@@ -189,7 +204,7 @@ def _by_signal(signals: Signals, name: str, order: Order, count: int | None) -> 
     else:
         ranks = signals.of(name, order)
     best = _candidates(ranks, order, count, 2 * signals.margin if name == SIMILARITY else 0.0)
-    chosen = signals.exact_cosines(best) if name == SIMILARITY else ranks[best]
+    chosen = signals.exact_scores(best) if name == SIMILARITY else ranks[best]
     places = _sorted(signals, best, chosen, order, count)
     best = best[places]
     return best, signals.of(RECENCY, order)[best] if name == RECENCY else chosen[places]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.index import exact, late_interaction
+from engramdb.index.metric import COSINE, Metric
 from engramdb.index.without import owned
 from engramdb.lsm.keys import KeyMatrix, Rows, to_list
 from engramdb.lsm.records import DEFAULT_SPACE
@@ -32,6 +34,7 @@ def similar_in(
     vectors: Vector,
     limit: int | None,
     threshold: float | None,
+    metric: Metric,
 ) -> list[tuple[bytes, float | None]]:
     """The best of a selection by their vectors in a named space."""
     runs = owned(source.vector_runs(space), selection.keys(), by_these=True)
@@ -41,7 +44,8 @@ def similar_in(
             source.seq,
             vectors,
             max(1, selection.count) if limit is None else limit,
-            -1.0 if threshold is None else threshold,
+            -math.inf if threshold is None else threshold,
+            metric,
         )
     )
 
@@ -57,39 +61,49 @@ class Signals:
         self._cosines = np.empty(0, np.float32)
         self._exactly: Floats | None = None
 
-    def compare(self, vector: Vector, threshold: float | None, source: Source, space: str) -> None:
+    def compare(
+        self, vector: Vector, threshold: float | None, source: Source, space: str, metric: Metric
+    ) -> None:
         """Keep only those whose vector in the space is as similar as that."""
         if space != DEFAULT_SPACE:
-            self._compare_in(space, vector, threshold, source)
+            self._compare_in(space, vector, threshold, source, metric)
             return
         self._vector, runs = vector, source.vector_runs()
         places = locate(self.selection.vectors(), runs)
         parts = [(place.run, place.rows) for place in places]
-        scores, self.margin = exact.scores_among(parts, vector)
-        keep, cosines = np.zeros(self.selection.count, np.bool_), np.zeros(self.selection.count)
+        scores: Floats | npt.NDArray[np.float32]
+        if metric == COSINE:
+            scores, self.margin = exact.scores_among(parts, vector)
+        else:  # each has a margin of its own, of no use in a sum: exact at once
+            scores = exact.exact_among(parts, vector, metric)
+        keep, similar = np.zeros(self.selection.count, np.bool_), np.zeros(self.selection.count)
         start = 0
         for place in places:
             stop = start + len(place.rows)
-            cosines[place.positions] = scores[start:stop]
+            similar[place.positions] = scores[start:stop]
             keep[place.positions] = True
             start = stop
         if threshold is not None:
-            near = np.flatnonzero(keep & (np.abs(cosines - threshold) <= self.margin))
-            cosines[near] = self._exact(places, near)
-            keep &= cosines >= threshold
+            if metric == COSINE:
+                near = np.flatnonzero(keep & (np.abs(similar - threshold) <= self.margin))
+                similar[near] = self._exact(places, near)
+            keep &= similar >= threshold
         after = np.cumsum(keep) - 1
         self.selection = self.selection.at(keep)
-        self._cosines = cosines[keep].astype(np.float32)
+        if metric == COSINE:
+            self._cosines = similar[keep].astype(np.float32)
+        else:
+            self._exactly = similar[keep]
         self.places = [
             Located(run, rows[keep[positions]], after[positions[keep[positions]]])
             for run, rows, positions in places
         ]
 
     def _compare_in(
-        self, space: str, vectors: Vector, threshold: float | None, source: Source
+        self, space: str, vectors: Vector, threshold: float | None, source: Source, metric: Metric
     ) -> None:
         """In a named space the scores are exact at once."""
-        found = dict(similar_in(self.selection, source, space, vectors, None, threshold))
+        found = dict(similar_in(self.selection, source, space, vectors, None, threshold, metric))
         scores = [found.get(key, np.nan) for key in to_list(self.selection.keys())]
         exactly = np.array(scores, np.float64)
         keep = ~np.isnan(exactly)
@@ -106,14 +120,14 @@ class Signals:
             made[at[wanted]] = exact.cosines_among([(run, rows[wanted])], vector)
         return made[positions]
 
-    def exact_cosines(self, positions: Rows) -> Floats:
+    def exact_scores(self, positions: Rows) -> Floats:
         """As search_similar gives them."""
         if self._exactly is not None:
             return self._exactly[positions]
         return self._exact(self.places, positions)
 
     @property
-    def cosines(self) -> Floats:
+    def similarities(self) -> Floats:
         """Of all positions, wrong by `margin` at most."""
         if self._exactly is not None:
             return self._exactly
@@ -122,7 +136,7 @@ class Signals:
     def of(self, name: str, order: Order) -> Floats:
         """One signal of all positions."""
         if name == SIMILARITY:
-            return self.cosines
+            return self.similarities
         if name == RECENCY:
             age_us = np.maximum(self._now_us - self.selection.times().astype(np.float64), 0.0)
             return np.exp2(-age_us / order.half_life_us)
