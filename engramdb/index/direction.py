@@ -57,7 +57,7 @@ class Direction(NamedTuple):
             return max(threshold - self.margin, _ANY_COSINE)
         if self.metric == DOT:
             return max(threshold, _ANY_SCORE)
-        return max(-threshold * threshold, _ANY_SCORE) if threshold <= 0 else math.inf
+        return max(-threshold * threshold, _ANY_SCORE)  # above 0 none is reached anyway
 
     def estimates(self, products: Floats32, norms: Floats64) -> Floats64:
         """What products and norms say of the scores; not of cosines. See above."""
