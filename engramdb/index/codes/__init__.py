@@ -1,0 +1,1 @@
+"""Codes of vectors, from which a search takes its candidates."""
