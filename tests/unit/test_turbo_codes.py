@@ -76,7 +76,7 @@ class TestCandidates:
             assert found.dtype == np.int64
             assert (np.diff(found) > 0).all()
             assert found[0] >= 0 and found[-1] < len(vectors)
-            assert found.size <= 2 * limit + 40
+            assert found.size == codes.depth(limit) <= 3 * limit + 60
             recalls.append(recall(found, best(vectors, query, limit)))
         assert np.mean(recalls) >= 0.99
 
@@ -370,9 +370,24 @@ class TestCalibration:
 
     def test_looks_as_deep_as_it_must(self, codes: TurboCodes, queries: Floats32) -> None:
         """A truth that has nothing to do with the codes lies anywhere."""
-        truth = np.random.default_rng(6).integers(codes.rows, size=(len(queries), 10))
-        ((_, depth),) = codes.calibrate(queries, {10: truth}, 0.99)
+        truth = np.random.default_rng(6).integers(codes.rows, size=(5, 10))
+        ((_, depth),) = codes.calibrate(queries[:5], {10: truth}, 0.99)
         assert depth > codes.rows // 2
+
+    def test_sees_what_a_scan_of_one_bit_loses(self) -> None:
+        """Of random directions, a shallow search of many rows finds less than its depth of a deep
+        one."""
+        generator = np.random.default_rng(11)
+        vectors, asked = (
+            generator.standard_normal((count, 32)).astype(np.float32) for count in (33_000, 30)
+        )
+        for some in (vectors, asked):
+            some /= np.linalg.norm(some, axis=1, keepdims=True)
+        codes = built(vectors)
+        truth = np.stack([best(vectors, query, 10) for query in asked])
+        codes.depths = codes.calibrate(asked, {10: truth}, 0.99)
+        found = [codes.candidates(query, 10) for query in asked]
+        assert np.mean([recall(f, t) for f, t in zip(found, truth, strict=True)]) >= 0.99 - 1e-9
 
     def test_of_nothing(self, codes: TurboCodes, queries: Floats32) -> None:
         none = np.full((len(queries), 10), -1)

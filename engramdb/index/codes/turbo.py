@@ -11,9 +11,9 @@ by the codes. They are candidates; whoever asks scores them exactly.
     epsilon   a row whose code scores less than bound - epsilon has a cosine below the bound
 
 Measured on 2 cores, 384 dimensions: 0.15 ms for 100,000 rows, whose codes fit into the cache; 6 ms
-for 1,000,000. From 32,768 codes on (1,024 blocks of 32), turbovec scans one bit of each and looks
-again at the best only: 33,000 rows cost less than half of 20,000. So codes of 10,000 rows and more
-are filled up to that with zeros, which are rows of nobody.
+for 1,000,000. From 32,768 rows on turbovec first scans one bit of each code and looks again at the
+best only, some of which it loses: few of real embeddings, many of random directions. So a depth is
+only worth what a search of just that depth finds.
 
 A mask costs more than it saves unless it hides nearly everything. Hidden rows are therefore dropped
 from what was found, and more is asked for where too little was left. What was measured without a
@@ -51,12 +51,10 @@ Visible = Callable[[Rows], Mask]
 _BITS: Final = 4
 _FORMAT: Final = 1
 _DIMENSION_STEP: Final = 8  # turbovec's; the missing ones are zeros
-_STAGED_ROWS: Final = 32_768
-_FILLED_ROWS_MIN: Final = 10_000  # below it the scan of 32,768 would cost more than it saves
 _BLOCK_ROWS: Final = 4_096  # added at a time
 _FEW_ROWS: Final = 512  # and
 _FEW_SHARE: Final = 200  # one in so many, whatever is more: see TurboCodes._few
-_MASK_SHARE_MAX: Final = 0.1  # a mask pays if it leaves less of the rows
+_MASK_SHARE_MAX: Final = 0.2  # a mask pays if it leaves less of the rows
 _DEEP_MAX: Final = 4_096  # equal scores, and those in doubt under a filter, are followed so far
 _ERRORS_MAX: Final = 4.0  # epsilon, in standard deviations of the error: one in 30,000 lies beyond
 _ERROR_ROWS: Final = 1_024  # from which it is measured,
@@ -133,8 +131,6 @@ class TurboCodes:
                 index.add(part, chunk_size=0)
                 rows += len(part)
                 pause()
-        if _FILLED_ROWS_MIN <= rows < _STAGED_ROWS:
-            index.add(np.zeros((_STAGED_ROWS - rows, fitted.shape[1]), np.float32), chunk_size=0)
         epsilon = _error_of(fitted[:: max(1, len(fitted) // _ERROR_ROWS)]) * _ERRORS_MAX
         return cls(index, rows, dimension, epsilon, _guessed_depths(dimension))
 
@@ -172,7 +168,7 @@ class TurboCodes:
         assert isinstance(depths, np.ndarray) and isinstance(epsilon, np.ndarray)
         index = _turbovec().TurboQuantIndex.from_bytes(payload)
         found = (len(index), index.dim, index.bit_width)
-        wanted = (_filled(rows), _wide_dimension(dimension), _BITS)
+        wanted = (rows, _wide_dimension(dimension), _BITS)
         if found != wanted:
             raise ValueError(f"there are codes of (rows, dimension, bits) {found}, not {wanted}")
         pairs = tuple((limit, depth) for limit, depth in depths.tolist())
@@ -182,7 +178,7 @@ class TurboCodes:
     def resident_bytes(self) -> int:
         """Memory that the codes take: a nibble a dimension and a float32 a row. A search takes some
         ten bytes a row more while it runs."""
-        return int(len(self._index) * (self._index.dim * _BITS // 8 + 4))
+        return self.rows * (_wide_dimension(self.dimension) * _BITS // 8 + 4)
 
     @property
     def mapped_bytes(self) -> int:
@@ -275,15 +271,15 @@ class TurboCodes:
         wanted = self.depth(limit)
         if self.rows <= max(wanted, self._few):
             return np.tile(self._all(visible), (len(directions), 1))
-        depth = min(wanted if visible is None else _with_spare(wanted, 1.0), len(self._index))
+        depth = min(wanted if visible is None else _with_spare(wanted, 1.0), self.rows)
         scores, slots = self._index.search(_wide_enough(directions), depth)
         if bounds is None:
             bounds = np.full(len(directions), _NO_BOUND, np.float32)
         is_useful = scores >= (bounds - np.float32(self.epsilon))[:, np.newaxis]
-        is_short = is_useful[:, -1].copy()  # there may be more
-        keep = is_useful & (slots < self.rows)
+        is_short = is_useful[:, -1].copy() & (depth < self.rows)  # there may be more
+        keep = is_useful
         if visible is not None:
-            keep &= visible(np.minimum(slots, self.rows - 1).ravel()).reshape(slots.shape)
+            keep = is_useful & visible(slots.ravel()).reshape(slots.shape)
         margin = 0.0 if visible is None else self.epsilon
         is_short &= (keep.sum(axis=1) < wanted) | _are_close(scores, keep, limit, margin)
         found = np.where(keep, slots, -1)
@@ -314,29 +310,37 @@ class TurboCodes:
         Changes nothing: the result can become `depths`. It says what is true of these queries; how
         sure that is of others, those can tell that were not asked here.
         """
+        wide = _wide_enough(queries)
         return tuple(
-            (limit, depth_of(self._ranks(queries, truths[limit], recall_target), recall_target))
+            (limit, self._depth_found(wide, truths[limit], recall_target))
             for limit in sorted(truths)
         )
 
-    def _ranks(self, queries: Floats32, truth: Rows, recall_target: float) -> Rows:
-        """How many codes score better than each true row, at least until so many are found."""
-        depth = min(len(self._index), 2 * truth.shape[1] + 64)
-        wide = _wide_enough(queries)
+    def _depth_found(self, queries: Floats32, truth: Rows, recall_target: float) -> int:
+        """The least depth, or little more, at which a search finds that share of the truth."""
+        is_row = truth >= 0
+        depth = min(self.rows, 2 * truth.shape[1] + 64)
         while True:
-            scores, slots = self._index.search(wide, depth)
-            ranks = ranks_of(scores, slots, truth)
-            found = float(np.mean(ranks[truth >= 0] < depth)) if (truth >= 0).any() else 1.0
-            if depth >= len(self._index) or found >= recall_target:
-                return ranks[truth >= 0]
-            depth = min(len(self._index), 4 * depth)
+            scores, slots = self._index.search(queries, depth)
+            ranks = ranks_of(scores, slots, truth)[is_row]
+            if depth >= self.rows or not ranks.size or np.mean(ranks < depth) >= recall_target:
+                break
+            depth = min(self.rows, 2 * depth)
+        depth = depth_of(ranks, recall_target)  # at least: so deep a search may have found more
+        while depth < self.rows and ranks.size:
+            scores, slots = self._index.search(queries, depth)
+            ranks = ranks_of(scores, slots, truth)[is_row]
+            if np.mean(ranks < depth) >= recall_target - 1e-9:
+                break
+            depth = min(self.rows, depth + depth // 8 + 1)
+        return depth
 
     def _all(self, visible: Visible | None) -> Rows:
         rows = np.arange(self.rows, dtype=np.int64)
         return rows if visible is None else rows[visible(rows)]
 
     def _mask(self, rows: Rows) -> Mask:
-        mask = np.zeros(len(self._index), np.bool_)
+        mask = np.zeros(self.rows, np.bool_)
         mask[rows] = True
         return mask
 
@@ -348,13 +352,10 @@ class TurboCodes:
     def _seen(
         self, scores: Floats32, rows: Rows, floor: float, visible: Visible | None
     ) -> tuple[Floats32, Rows]:
-        """Of what was found, best first: those that are useful, rows of somebody, and visible."""
+        """Of what was found, best first: those that are useful and visible."""
         if scores[-1] < floor:
             useful = int(np.searchsorted(-scores, -floor, "right"))
             scores, rows = scores[:useful], rows[:useful]
-        if len(self._index) > self.rows:
-            is_row = rows < self.rows
-            scores, rows = scores[is_row], rows[is_row]
         if visible is not None:
             is_visible = visible(rows)
             scores, rows = scores[is_visible], rows[is_visible]
@@ -400,7 +401,7 @@ def _guessed_depths(dimension: int) -> Depths:
     """Enough for all that was measured: up to 1,000,000 rows, real and random ones."""
     if dimension < 32:
         return tuple((limit, 4 * limit + 160) for limit in LIMITS)
-    return tuple((limit, limit + limit // 2 + 20) for limit in LIMITS)
+    return tuple((limit, 2 * limit + 40) for limit in LIMITS)
 
 
 def _with_spare(wanted: int, share: float) -> int:
@@ -459,11 +460,6 @@ def _units(vectors: Floats32) -> Floats32:
         lengths[lengths == 0.0] = 1.0
         scaled[extreme] = wide / lengths[:, np.newaxis]
     return scaled
-
-
-def _filled(rows: int) -> int:
-    """How many codes there are for so many rows."""
-    return _STAGED_ROWS if _FILLED_ROWS_MIN <= rows < _STAGED_ROWS else rows
 
 
 def _digest(payload: bytes) -> bytes:
