@@ -16,6 +16,7 @@ CACHE_SIZE_MAX: Final = 1_048_576
 SYNC_INTERVAL_S_MAX: Final = 3_600.0
 MEMTABLE_BYTES_MIN: Final = 1024
 MEMTABLE_BYTES_MAX: Final = 4 * 1024**3
+_SWITCHES: Final = ("use_memory_storage", "read_only", "background", "track_access", "prefetch")
 
 
 class Settings(TypedDict, total=False):
@@ -30,6 +31,7 @@ class Settings(TypedDict, total=False):
     memtable_bytes: int
     background: bool
     track_access: bool
+    prefetch: bool
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class DatabaseConfig:
     read_only            open to read while another process writes; every write: ReadOnlyError
     background           flush and compact in a thread of their own; False: inside the writes
     track_access         keep count of when memories are loaded: node.access_history
+    prefetch             learn what is loaded after what, and read ahead; needs files, background,
+                         track_access and a cache_size of at least 32, and does nothing without
     """
 
     use_memory_storage: bool = False
@@ -67,9 +71,10 @@ class DatabaseConfig:
     read_only: bool = False
     background: bool = True
     track_access: bool = True
+    prefetch: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("use_memory_storage", "read_only", "background", "track_access"):
+        for name in _SWITCHES:
             if type(getattr(self, name)) is not bool:
                 raise InvalidInputError(name, f"must be a bool, not {getattr(self, name)!r}")
         self._check_place()

@@ -28,6 +28,8 @@ from engramdb.lsm.records import MEMORY
 from engramdb.model.identifiers import parse_id
 from engramdb.model.moments import now_us
 from engramdb.model.shredding import shred
+from engramdb.prefetch.prefetcher import CACHE_BLOCKS_MIN, Prefetcher
+from engramdb.prefetch.prefetcher import NONE as NO_PREFETCHER
 from engramdb.query.source import Source
 from engramdb.timeline import Timeline
 from engramdb.transaction import Transaction
@@ -90,7 +92,10 @@ class Database(Timeline):
         )
         self._access = AccessLog(self._engine) if config.track_access else None
         self._record_access = None if self._access is None else self._access.record
-        self._finalizer = weakref.finalize(self, _close_quietly, self._engine, self._access)
+        self._prefetcher = _prefetcher(config, self._engine, self._access)
+        self._finalizer = weakref.finalize(
+            self, _close_quietly, self._engine, self._access, self._prefetcher
+        )
         self._finalizer.atexit = not config.use_memory_storage  # nobody would read it again
 
     # Opening and closing
@@ -137,6 +142,9 @@ class Database(Timeline):
         itself. Raise there instead, for example SystemExit, and let a `with` block close.
         """
         try:
+            if self._prefetcher is not None:
+                self._prefetcher.stop()
+                self._prefetcher.store()
             if self._access is not None:
                 self._access.store()
         finally:
@@ -195,8 +203,9 @@ class Database(Timeline):
     def flush(self) -> None:
         """Write what is in memory to files of its own, and sync them."""
         self._engine.flush()
-        if self._access is not None:
-            self._access.store()
+        for kept in (self._access, self._prefetcher):
+            if kept is not None:
+                kept.store()
 
     def compact(self) -> None:
         """Merge all files, and drop the versions that the retention policy lets go."""
@@ -208,12 +217,13 @@ class Database(Timeline):
         Unlike delete() there is no way back. The report names the forks and checkpoints that still
         hold it. Raises InvalidInputError if the id is not a UUID.
         """
-        key, access = parse_id(memory_id), self._access
-        if access is not None:
-            access.prepare_erasure()
+        key = parse_id(memory_id)
+        kept = [each for each in (self._access, self._prefetcher) if each is not None]
+        for each in kept:
+            each.prepare_erasure()
         report = self._engine.purge([key])
-        if access is not None:
-            access.forget([key])
+        for each in kept:
+            each.forget([key])
         return report
 
     def verify(self) -> VerifyReport:
@@ -241,7 +251,8 @@ class Database(Timeline):
         """Figures: memories, connections, and what the engine counts (files, bytes, runs, ...)."""
         latest = self._engine.latest()
         counts = {"memories": latest.count(MEMORY), "connections": latest.count_connections()}
-        return counts | self._engine.stats()
+        ahead = NO_PREFETCHER if self._prefetcher is None else self._prefetcher.statistics()
+        return counts | self._engine.stats() | ahead
 
     def refresh(self) -> int:
         """With read_only=True: see what the writer has committed since. Returns the last seq."""
@@ -277,10 +288,28 @@ class Database(Timeline):
         return now_us()
 
 
-def _close_quietly(engine: StorageEngine, access: AccessLog | None) -> None:
+def _prefetcher(
+    config: DatabaseConfig, engine: StorageEngine, access: AccessLog | None
+) -> Prefetcher | None:
+    """What reads ahead, if it may and there is anything to read from."""
+    if access is None or not config.prefetch or not config.background or config.use_memory_storage:
+        return None
+    if config.cache_size < CACHE_BLOCKS_MIN:
+        return None
+    prefetcher = Prefetcher(engine, access)
+    prefetcher.await_load()
+    return prefetcher
+
+
+def _close_quietly(
+    engine: StorageEngine, access: AccessLog | None, prefetcher: Prefetcher | None
+) -> None:
     """For a Database that was dropped without close()."""
     with suppress(EngramError):
         try:
+            if prefetcher is not None:
+                prefetcher.stop(wait=False)  # this may run in any thread, in the middle of anything
+                prefetcher.store(wait=False)
             if access is not None:
                 access.store()
         finally:

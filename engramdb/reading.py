@@ -90,7 +90,8 @@ class Reading(Searching, Walking):
         record = source.get(MEMORY, key)
         if record is None:
             return None
-        self._accessed([key])
+        if self._record_access is not None:
+            self._record_access(key)
         return self._node(source, cast(Record, record))
 
     def __contains__(self, memory_id: object) -> bool:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from threading import get_ident
 from typing import Final
 
 import numpy as np
@@ -36,8 +38,9 @@ INTERVAL_NS: Final = 60 * 10**9
 _REST: Final = 100
 """A store that takes long is followed by so many times as long without one."""
 
-_ACCESS: Final = struct.Struct("<16sq")
-_ROW: Final = np.dtype([("key", "V16"), ("time_ns", "<i8")])
+_ACCESS: Final = struct.Struct("<16sqQ")
+_ROW: Final = np.dtype([("key", "V16"), ("time_ns", "<i8"), ("thread", "<u8")])
+_TOGETHER: Final = 0  # instead of a thread: handed out with others, in no order of time
 assert _ROW.itemsize == _ACCESS.size
 
 
@@ -54,6 +57,10 @@ class AccessLog:
         self._inside = 0  # the thread that holds the lock: a signal handler must not go on in it
         self._table: AccessTable | None = None  # None: not read yet
         self._is_stored = True
+        self._called_at = PENDING  # so many that wait are looked after
+        self._call: Callable[[], None] | None = None
+        self._drained = 0
+        self._latest: deque[bytes] | None = None  # of those in the table, for who follows
 
     # Taking accesses
 
@@ -61,20 +68,26 @@ class AccessLog:
         """A memory was handed to a caller, now. Never waits for anybody."""
         now_ns = self._clock_ns()
         pending = self._pending
-        pending.append(_ACCESS.pack(key, now_ns))
-        if len(pending) >= PENDING or now_ns >= self._due_ns:
+        pending.append(_ACCESS.pack(key, now_ns, get_ident()))
+        if len(pending) >= self._called_at or now_ns >= self._due_ns:
             self._settle(now_ns)
 
     def record_all(self, keys: list[bytes]) -> None:
         """Each of these memories was handed to a caller, now."""
         now_ns = self._clock_ns()
-        self._pending += [_ACCESS.pack(key, now_ns) for key in keys]
-        if len(self._pending) >= PENDING or now_ns >= self._due_ns:
+        self._pending += [_ACCESS.pack(key, now_ns, _TOGETHER) for key in keys]
+        if len(self._pending) >= self._called_at or now_ns >= self._due_ns:
             self._settle(now_ns)
 
     def _settle(self, now_ns: int) -> None:
         """Put what is waiting into the table, and store it if it is time; unless another thread,
         or this one before a signal came, is in here already."""
+        call = self._call
+        if call is not None:
+            self._call, self._called_at = None, PENDING
+            call()
+            if len(self._pending) < PENDING and now_ns < self._due_ns:
+                return
         if self._lock.acquire(blocking=False):
             try:
                 if self._inside != threading.get_ident():
@@ -115,12 +128,43 @@ class AccessLog:
             self._table = table
         count = len(self._pending)  # others may append meanwhile
         if count:
-            data = b"".join(self._pending[:count])
+            drained = self._pending[:count]
+            data = b"".join(drained)
             del self._pending[:count]
+            self._drained += count
+            if self._latest is not None:
+                self._latest.extend(drained)
             rows = np.frombuffer(data, _ROW)
             self._is_stored = False
             table.add(rows["key"].tolist(), rows["time_ns"] // 1000)
         return table
+
+    # Following
+
+    def call_next(self, call: Callable[[], None], *, after: int = 0) -> None:
+        """Call this once, within the next access, or some after it (more, if a table is filled
+        meanwhile): it has to be quick, and must not raise."""
+        self._call = call
+        self._called_at = min(len(self._pending) + after, PENDING) if after else 0
+
+    def follow(self, since: int) -> tuple[int, list[bytes], list[int]]:
+        """What was loaded one by one since access number `since`, and by which threads; of what is
+        in the table already the latest only, from the first call on. Returns the number that the
+        next access will have, the keys, and the threads."""
+        with self._entered():
+            if self._latest is None:
+                self._latest = deque(maxlen=PENDING)
+            latest, waiting = self._latest, self._pending.copy()
+            number = self._drained + len(waiting)
+            fresh = number - since
+            found = waiting[max(0, len(waiting) - fresh) :] if fresh > 0 else []
+            if fresh > len(waiting):
+                found = [*latest, *waiting][-fresh:]
+        if not found:
+            return number, [], []
+        rows = np.frombuffer(b"".join(found), _ROW)
+        rows = rows[rows["thread"] != _TOGETHER]
+        return number, rows["key"].tolist(), rows["thread"].tolist()
 
     # Asking
 
@@ -168,6 +212,8 @@ class AccessLog:
         """Forget these memories, and store the others again: they have been erased."""
         with self._entered():
             self._table = self._drain().without(keys)
+            if self._latest is not None:
+                self._latest.clear()
             self._is_stored = not len(self._table)
             self._store()
 

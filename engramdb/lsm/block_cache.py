@@ -29,6 +29,13 @@ class BlockCache:
         self._bytes = 0
         self.hits = 0
         self.misses = 0
+        self._ahead: set[tuple[int, int]] = set()  # read ahead of their use, and not used yet
+        self.ahead_reads = 0
+        """Blocks that were read ahead of their use."""
+        self.ahead_hits = 0
+        """How many of these were used then."""
+        self.ahead_wasted = 0
+        """How many made room for others, or came too late, before anybody used them."""
 
     def get(self, key: tuple[int, int]) -> Block | None:
         """The block, which becomes the most recent."""
@@ -39,25 +46,51 @@ class BlockCache:
                 return None
             self.hits += 1
             self._blocks.move_to_end(key)
+            if self._ahead and key in self._ahead:
+                self._ahead.remove(key)
+                self.ahead_hits += 1
             return block
 
     def put(self, key: tuple[int, int], block: Block) -> None:
         """Keep a block."""
         with self._lock:
-            before = self._blocks.get(key)
-            self._bytes += len(block[0]) - (0 if before is None else len(before[0]))
-            self._blocks[key] = block
-            while self._blocks and (
-                len(self._blocks) > self._blocks_max
-                or self._bytes > self._blocks_max * BLOCK_BYTES_MEAN_MAX
-            ):
-                self._bytes -= len(self._blocks.popitem(last=False)[1][0])
+            self._put(key, block)
+
+    def put_ahead(self, key: tuple[int, int], block: Block) -> None:
+        """Keep a block that nobody has asked for yet, unless somebody has meanwhile."""
+        with self._lock:
+            self.ahead_reads += 1
+            if key in self._blocks:
+                self.ahead_wasted += 1
+                return
+            self._ahead.add(key)
+            self._put(key, block)
+
+    def _put(self, key: tuple[int, int], block: Block) -> None:
+        before = self._blocks.get(key)
+        if before is not None and key in self._ahead:  # whoever puts it now has read it too
+            self._waste(key)
+        self._bytes += len(block[0]) - (0 if before is None else len(before[0]))
+        self._blocks[key] = block
+        while self._blocks and (
+            len(self._blocks) > self._blocks_max
+            or self._bytes > self._blocks_max * BLOCK_BYTES_MEAN_MAX
+        ):
+            oldest, (raw, _, _) = self._blocks.popitem(last=False)
+            self._bytes -= len(raw)
+            if oldest in self._ahead:
+                self._waste(oldest)
+
+    def _waste(self, key: tuple[int, int]) -> None:
+        self._ahead.remove(key)
+        self.ahead_wasted += 1
 
     def drop(self, number: int) -> None:
         """Forget the blocks of a file."""
         with self._lock:
             for key in [key for key in self._blocks if key[0] == number]:
                 self._bytes -= len(self._blocks.pop(key)[0])
+                self._ahead.discard(key)
             for name in [name for name in self.edges if name >> 32 == number]:
                 del self.edges[name]
 
@@ -75,3 +108,6 @@ class BlockCache:
 
     def __len__(self) -> int:
         return len(self._blocks)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._blocks

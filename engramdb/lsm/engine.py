@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import wraps
@@ -29,6 +29,7 @@ from engramdb.lsm.records import Batch, Change, Commit
 from engramdb.lsm.retention import History, check_history
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.lsm.verification import VerifyReport
+from engramdb.lsm.warming import Warmth
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -218,6 +219,14 @@ class StorageEngine:
     def seq_at(self, time: int) -> int:
         """The last commit at or before a time in microseconds since the epoch; 0 if none."""
         return self.latest().seq_at(time)
+
+    def warm(self, keys: Sequence[bytes]) -> Warmth:
+        """Read what loads of these memories will need from the disk, ahead of them: with no keys,
+        nothing. Returns what that has been good for so far. Raises CorruptionError, EngramError.
+        """
+        self.latest().warm(keys)
+        cache = self._core.cache
+        return Warmth(cache.ahead_reads, cache.ahead_hits, cache.ahead_wasted, cache.misses)
 
     def changes(self, since_seq: int, until_seq: int | None = None) -> list[Change]:
         """The commits in (since_seq, until_seq], oldest first.

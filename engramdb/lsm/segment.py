@@ -266,6 +266,14 @@ class Segment:
         start = starts[within]
         return raw[start : start + lengths[within]]
 
+    def warm(self, row: int) -> bool:
+        """Read the block of a row into the cache, ahead of its use. False if it is there."""
+        name = self.number, row // BLOCK_ROWS
+        if name in self._cache:
+            return False
+        self._cache.put_ahead(name, self._block(name[1]))
+        return True
+
     def payloads(self, start: int, stop: int) -> Payloads:
         """The payloads of the rows [start, stop); not cached."""
         if start == stop:
@@ -420,6 +428,11 @@ class Segment:
             at = self.reader.section(name).offset
             raise CorruptionError(self.reader.path, at, "each edge once", "one of them twice")
         return order
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether its connections have been followed since it was opened."""
+        return "by_source" in self.__dict__
 
     @cached_property
     def by_source(self) -> EdgeEnds:

@@ -37,6 +37,7 @@ from engramdb.lsm.segment_edges import edges_around, edges_between
 from engramdb.lsm.vector_file import VectorFile
 from engramdb.lsm.vector_run import VectorRun
 from engramdb.lsm.version import Version
+from engramdb.lsm.warming import warm
 
 _edge_key: Final = attrgetter("key")
 
@@ -173,6 +174,11 @@ class Snapshot:
                 row = table.previous[row]
             found += [table.record(record_class, row) for row in reversed(rows)]
         return [record for record in found if record.seq <= seq]
+
+    def warm(self, keys: Sequence[bytes]) -> None:
+        """Read what loads of these memories need, ahead of them; a hint, see `warming`."""
+        for key in keys:
+            warm(self.version, self.seq, key)
 
     def vector(self, number: int) -> Vector:
         """A read-only copy of a vector, (dimension,) float32, bit for bit as saved."""

@@ -18,7 +18,7 @@ FLOORS = (
     ("engramdb.lsm.environment",),
     ("engramdb.lsm",),
     ("engramdb.model",),
-    ("engramdb.index", "engramdb.embedding", "engramdb.access"),
+    ("engramdb.index", "engramdb.embedding", "engramdb.access", "engramdb.prefetch"),
     ("engramdb.query",),
     ("engramdb",),
     ("engramdb.web", "engramdb.integrations", "engramdb_tools"),
