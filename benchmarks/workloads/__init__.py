@@ -17,6 +17,7 @@ from benchmarks.workloads import (
     graph,
     million,
     opening,
+    prefetch,
     recovery,
     save,
     search,
@@ -44,4 +45,5 @@ WORKLOADS: dict[str, Workload] = {
     "million": million.run,
     "versions": versions.run,
     "graph": graph.run,
+    "prefetch": prefetch.run,
 }
