@@ -2,8 +2,9 @@
 
 A thread of its own looks at what was loaded, so that a load knows nothing of it; every millisecond
 while loads come, ever more rarely after that, and when they stay away for a second it sleeps until
-the next one. It learns in passing, and judges by what the cache of blocks counts whether it pays:
-see docs/decisions/0021-prefetching.md.
+the next one. While one load follows another without a pause it only learns: whatever else it did
+would take the interpreter from those who load. It judges by what the cache of blocks counts whether
+it pays: see docs/decisions/0021-prefetching.md.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _QUIET_S: Final = 0.1
 """After so long without a load it is learned what came until then."""
 _POLL_S: Final = 0.001
 _POLL_S_MAX: Final = 0.02
+BUSY_S: Final = 0.0005
+"""Who loads more often than that in the mean is not read ahead for until that is over."""
 _IDLE_S: Final = 1.0
 """After so long without a load it sleeps until one comes."""
 STORE_S: Final = 60.0
@@ -89,10 +92,12 @@ class Prefetcher:
         self._targets: list[bytes] = []
         self._last: dict[int, bytes] = {}  # what each thread loaded last, the latest one last
         self._number = 0  # of the next access
+        self._starts: list[bytes] = []  # what to read ahead of
+        self._is_busy = False
         self._guesses = Guesses()  # along connections
         self._is_stored = True
-        self._looked_s = clock_s()
-        self._due_s = self._looked_s + STORE_S
+        self._stepped_s = self._loaded_s = clock_s()
+        self._due_s = self._stepped_s + STORE_S
         self.errors = 0
         """How often reading ahead has failed."""
         self._wake = threading.Event()
@@ -142,7 +147,8 @@ class Prefetcher:
         if not trial.is_on:
             self._wait(max(0.0, trial.until_s - now_s))
         elif idle_s < _IDLE_S:
-            self._wait(min(max(idle_s / 10, _POLL_S), _POLL_S_MAX))
+            pause_s = min(max(idle_s / 10, _POLL_S), _POLL_S_MAX)
+            self._wait(_POLL_S_MAX if self._is_busy else pause_s)
             return
         self._feed.call_next(self._wake.set)
         if self._feed.follow(self._number)[0] == self._number:
@@ -177,25 +183,26 @@ class Prefetcher:
                 return False
             trial.resume(engine.warm(()))
             self._guesses = Guesses()
+        elapsed_s, self._stepped_s = now_s - self._stepped_s, now_s
         with self._entered():
-            loads, starts = self._look(now_s)
-            if not loads and now_s - self._looked_s > _QUIET_S:
+            loads, each = self._look(now_s)
+            if not loads and now_s - self._loaded_s > _QUIET_S:
                 self._learn()
             if now_s >= self._due_s:
                 self._store()
-        for key in starts:
-            self._read_ahead(key)
+        self._is_busy = loads * BUSY_S > elapsed_s * max(1, each)
+        while self._starts and not self._is_busy:
+            self._read_ahead(self._starts.pop(0))
         if loads:
             trial.judge(engine.warm(()), loads, now_s)
         return bool(loads)
 
-    def _look(self, now_s: float) -> tuple[int, list[bytes]]:
-        """How many loads there were since the last look, and the latest one of each thread, the
-        latest first."""
+    def _look(self, now_s: float) -> tuple[int, int]:
+        """How many loads there were since the last look, and by how many threads."""
         self._number, keys, threads = self._feed.follow(self._number)
         if not keys:
-            return 0, []
-        self._looked_s = now_s
+            return 0, 0
+        self._loaded_s = now_s
         self._guesses.check(keys)
         several = dict.fromkeys(reversed(threads))
         for thread in several:
@@ -212,7 +219,8 @@ class Prefetcher:
             del self._last[next(iter(self._last))]
         if len(self._sources) >= _LEARNED_AT_ONCE:
             self._learn()
-        return len(keys), [self._last[thread] for thread in list(several)[:THREADS]]
+        self._starts = [self._last[thread] for thread in list(several)[:THREADS]]
+        return len(keys), len(several)
 
     def _learn(self) -> Transitions:
         """The model, with all that was seen until now."""
@@ -274,6 +282,7 @@ class Prefetcher:
             model.forget(keys)
             self._guesses = Guesses()
             self._last = {by: key for by, key in self._last.items() if key not in keys}
+            self._starts = []
             self._is_stored = not len(model)
             self._store()
 

@@ -16,7 +16,7 @@ spares the agent, but it takes it while the agent does something else."""
 WON_MIN: Final = 1 / 128
 """The share of the loads that must find a block that was read ahead."""
 REST_S: Final = 30.0
-"""Of the first rest; each further one is twice as long."""
+"""Of a rest; after waste the first one, each further one is twice as long."""
 REST_S_MAX: Final = 1800.0
 
 
@@ -38,20 +38,22 @@ class Trial:
         self._loads += loads
         reads, hits = warmth.reads - self._reads, warmth.hits - self._hits
         if reads >= READS:
-            self._conclude(hits >= USED_MIN * reads, warmth, moment_s)
+            if hits >= USED_MIN * reads:
+                self._rest_s = REST_S
+            else:
+                self.rest(moment_s)
+            self._begin(warmth)
         elif self._loads >= LOADS:
-            self._conclude(hits >= WON_MIN * self._loads, warmth, moment_s)
+            if hits < WON_MIN * self._loads:  # which has cost next to nothing
+                self.is_on, self.until_s = False, moment_s + REST_S
+            self._begin(warmth)
         return self.is_on
 
-    def _conclude(self, pays: bool, warmth: Warmth, moment_s: float) -> None:
+    def _begin(self, warmth: Warmth) -> None:
         self._reads, self._hits, self._loads = warmth.reads, warmth.hits, 0
-        if pays:
-            self._rest_s = REST_S
-        else:
-            self.rest(moment_s)
 
     def rest(self, moment_s: float) -> None:
-        """Off, for a while."""
+        """Off, for a while: longer each time, until it has paid."""
         self.is_on = False
         self.until_s = moment_s + self._rest_s
         self._rest_s = min(2 * self._rest_s, REST_S_MAX)
@@ -59,4 +61,4 @@ class Trial:
     def resume(self, warmth: Warmth) -> None:
         """On again, to be judged by what comes from now on."""
         self.is_on = True
-        self._reads, self._hits, self._loads = warmth.reads, warmth.hits, 0
+        self._begin(warmth)

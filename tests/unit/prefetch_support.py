@@ -53,9 +53,12 @@ def prefetcher_of(db: Database, clock: Seconds | None = None) -> Prefetcher:
 
 
 def walked(db: Database, prefetcher: Prefetcher, ids: list[str]) -> None:
-    """Load one after the other, with a step after each."""
+    """Load one after the other, with a pause and a step after each."""
+    clock = prefetcher._clock_s
+    assert isinstance(clock, Seconds)
     for each in ids:
         db.load(each)
+        clock.s += 0.01
         prefetcher.step()
 
 

@@ -11,7 +11,7 @@ import engramdb
 from engramdb import Database, MemoryNode
 from engramdb.access.log import PENDING, AccessLog
 from engramdb.lsm.payloads import BLOCK_ROWS
-from engramdb.prefetch.prefetcher import AHEAD
+from engramdb.prefetch.prefetcher import AHEAD, BUSY_S
 from engramdb.prefetch.trial import LOADS, REST_S
 from tests.unit.access_support import key_of
 from tests.unit.prefetch_support import (
@@ -280,6 +280,28 @@ def test_random_loads_switch_it_off_and_a_way_switches_it_on_again() -> None:
     db.close()
 
 
+def test_who_loads_without_a_pause_is_not_read_ahead_for_until_it_pauses() -> None:
+    db, clock = opened(), Seconds()
+    ids = filled(db)
+    prefetcher = prefetcher_of(db, clock)
+    walked(db, prefetcher, ids[:10])
+    learned(prefetcher, clock)
+    walked(db, prefetcher, ids[50:120])
+    reads = warmth_of(db).reads
+    for each in ids[:3]:
+        db.load(each)
+        clock.s += BUSY_S / 2
+        prefetcher.step()
+    assert warmth_of(db).reads == reads
+    clock.s += 0.001
+    prefetcher.step()
+    assert warmth_of(db).reads > reads
+    hits = warmth_of(db).hits
+    db.load(ids[3])
+    assert warmth_of(db).hits == hits + 1
+    db.close()
+
+
 def test_at_most_so_many_are_read_ahead() -> None:
     db, clock = opened(cache_size=64), Seconds()
     ids = filled(db)
@@ -311,6 +333,7 @@ def test_damage_is_counted_and_never_surfaces_in_other_loads() -> None:
     sums[row // BLOCK_ROWS] ^= 1
     segment.__dict__["_blocks"] = (*good[:3], sums)
     node = db.load(ids[0])
+    clock.s += 0.01
     with pytest.raises(engramdb.CorruptionError):
         prefetcher.step()
     assert node.id == ids[0] and db.load(ids[2]).id == ids[2]

@@ -29,17 +29,21 @@ def test_it_stops_when_there_is_nothing_to_win() -> None:
     assert trial.judge(warmth(20, 18), LOADS, 0.0)
 
 
-def test_it_rests_longer_each_time_until_it_pays() -> None:
-    trial, now_s, rests = Trial(), 0.0, []
+def test_it_rests_longer_after_each_waste_until_it_pays() -> None:
+    trial, now_s, reads, rests = Trial(), 0.0, 0, []
     for _ in range(9):
-        trial.judge(warmth(0, 0), LOADS, now_s)
+        reads += READS
+        assert not trial.judge(warmth(reads, 0), 10, now_s)
         rests.append(trial.until_s - now_s)
         now_s = trial.until_s
-        trial.resume(warmth(0, 0))
+        trial.resume(warmth(reads, 0))
         assert trial.is_on
     assert rests[:3] == [REST_S, 2 * REST_S, 4 * REST_S] and rests[-1] == REST_S_MAX
-    trial.judge(warmth(READS, READS), 1, now_s)
-    trial.judge(warmth(READS, READS), LOADS, now_s)
+    assert not trial.judge(warmth(reads, 0), LOADS, now_s)
+    assert trial.until_s == now_s + REST_S, "it has cost nothing"
+    trial.resume(warmth(reads, 0))
+    assert trial.judge(warmth(reads + READS, READS), 1, now_s)
+    assert not trial.judge(warmth(reads + 2 * READS, READS), 1, now_s)
     assert trial.until_s == now_s + REST_S
 
 
