@@ -154,12 +154,12 @@ class AccessLog:
         with self._entered():
             if self._latest is None:
                 self._latest = deque(maxlen=PENDING)
-            latest, waiting = self._latest, self._pending.copy()
-            number = self._drained + len(waiting)
+            count = len(self._pending)  # others may append meanwhile
+            number = self._drained + count
             fresh = number - since
-            found = waiting[max(0, len(waiting) - fresh) :] if fresh > 0 else []
-            if fresh > len(waiting):
-                found = [*latest, *waiting][-fresh:]
+            found = self._pending[max(0, count - fresh) : count] if fresh > 0 else []
+            if fresh > count:
+                found = [*self._latest, *found][-fresh:]
         if not found:
             return number, [], []
         rows = np.frombuffer(b"".join(found), _ROW)
