@@ -124,6 +124,7 @@ class Prefetcher:
             try:
                 thread.start()
             except RuntimeError:  # there can be no more threads: no reason for a load to fail
+                self._thread = None
                 self.errors += 1
 
     def _run(self) -> None:
@@ -144,15 +145,15 @@ class Prefetcher:
 
     def _pause(self, now_s: float, idle_s: float) -> None:
         trial = self._trial
-        if not trial.is_on:
+        if not trial.is_on:  # no load is to wake it
             self._wait(max(0.0, trial.until_s - now_s))
         elif idle_s < _IDLE_S:
             pause_s = min(max(idle_s / 10, _POLL_S), _POLL_S_MAX)
             self._wait(_POLL_S_MAX if self._is_busy else pause_s)
-            return
-        self._feed.call_next(self._wake.set)
-        if self._feed.follow(self._number)[0] == self._number:
-            self._wait(None)
+        else:
+            self._feed.call_next(self._wake.set)
+            if self._feed.follow(self._number)[0] == self._number:
+                self._wait(None)
 
     def _wait(self, seconds: float | None) -> None:
         """So long; or until it is to stop, or a load has come that it was to be told of."""
@@ -331,7 +332,7 @@ class Prefetcher:
         """What it has been good for, in blocks of payloads since the opening."""
         warmth, model = self._engine.warm(()), self._model
         return NONE | {
-            "prefetch_on": self._thread is not None and self._trial.is_on,
+            "prefetch_on": self._trial.is_on and self._thread is not None and not self._stopping,
             "prefetch_reads": warmth.reads,
             "prefetch_hits": warmth.hits,
             "prefetch_wasted": warmth.wasted,

@@ -246,6 +246,22 @@ def test_it_sleeps_when_nothing_is_loaded_and_wakes_with_the_next_load(tmp_path:
         until(lambda: is_known(prefetcher, ids[1]))
 
 
+def test_no_load_wakes_it_while_it_rests(tmp_path: Path) -> None:
+    with Database.file_based(tmp_path / "db") as db:
+        ids = filled(db, 40)
+        db.load(ids[0])
+        prefetcher, log = db._prefetcher, db._access
+        assert prefetcher is not None and log is not None
+        until(lambda: log._call is not None)
+        prefetcher._trial.rest(time.monotonic())
+        db.load(ids[1])  # it sleeps, and had asked to be woken by this one
+        until(lambda: log._call is None and not prefetcher._wake.is_set())
+        for each in ids:
+            db.load(each)
+            assert log._call is None and not prefetcher._wake.is_set()
+        assert db.stats()["prefetch_on"] is False
+
+
 def test_there_is_no_thread_as_long_as_there_is_nothing_to_read(tmp_path: Path) -> None:
     others = set(threading.enumerate())
     with Database.file_based(tmp_path / "db") as db:
@@ -342,3 +358,45 @@ def test_a_forked_child_is_closed_whatever_the_thread_was_doing(tmp_path: Path) 
     assert os.waitpid(child, 0)[1] == 0
     assert db.load(ids[1]).id == ids[1]
     db.close()
+
+
+def test_it_goes_on_while_others_save_merge_and_purge(tmp_path: Path) -> None:
+    with Database.file_based(tmp_path / "db", cache_size=32, memtable_bytes=4096) as db:
+        ids = filled(db, 60)
+        purged, done, wrong = ids[40:], threading.Event(), list[BaseException]()
+
+        def walk(seed: int) -> None:
+            rng = random.Random(seed)
+            try:
+                while not done.is_set():
+                    start = rng.randrange(30)
+                    for each in ids[start : start + 10]:
+                        assert db.load(each).id == each
+                        db.get(rng.choice(purged))
+                        time.sleep(0.001)
+            except BaseException as error:
+                wrong.append(error)
+
+        walkers = [threading.Thread(target=walk, args=(seed,)) for seed in range(2)]
+        for walker in walkers:
+            walker.start()
+        for number, each in enumerate(purged):
+            node = db.load(ids[number])
+            node.set_attribute("round", number)
+            db.save(node)
+            db.purge(each)
+            if number % 5 == 0:
+                db.compact()
+                db.flush()
+        done.set()
+        for walker in walkers:
+            walker.join()
+        prefetcher = db._prefetcher
+        assert prefetcher is not None
+        assert wrong == [] and prefetcher.errors == 0
+        until(lambda: is_known(prefetcher, ids[35]))
+    needles = Needles()  # of ids that were made together and share their first half
+    needles.strings = {key_of(each) for each in purged} | {each.encode() for each in purged}
+    kept = (tmp_path / "db/derived/prefetch.drv").read_bytes()
+    assert key_of(ids[35]) in kept
+    assert traces(files_of(PosixEnvironment(), str(tmp_path / "db")), needles) == []
