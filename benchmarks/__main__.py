@@ -1,5 +1,5 @@
 """The command line: `python -m benchmarks [--rows N] [--only NAME,...] [--peers NAME,...|none]
-[--quick] [--markdown FILE] [--locomo DIR] [--directory DIR]`."""
+[--million] [--quick] [--markdown FILE] [--data DIR] [--directory DIR]`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     scale = Scale().quick() if options.quick else Scale()
     if options.rows:
         scale = replace(scale, rows=options.rows, few_rows=min(scale.few_rows, options.rows))
-    bench = Bench(scale, Corpus(directory=options.locomo), options.peers, options.directory)
+    scale = replace(scale, with_million=options.million)
+    bench = Bench(scale, Corpus(directory=options.data), options.peers, options.directory)
     try:
         preamble = _preamble(bench, options.quick)
         print("\n".join(preamble))
@@ -102,7 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="a smoke test of every workload")
     parser.add_argument("--markdown", metavar="FILE", help="write the table there, too")
-    parser.add_argument("--locomo", metavar="DIR", help="draw around turns.npy, questions.npy")
+    parser.add_argument(
+        "--million", action="store_true", help="search among a million rows, too (takes an hour)"
+    )
+    parser.add_argument(
+        "--data", "--locomo", metavar="DIR", help="draw around turns.npy, ask questions.npy"
+    )
     parser.add_argument(
         "--directory", metavar="DIR", help="where to write (the system's temporary directory)"
     )

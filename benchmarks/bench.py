@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmarks import host
+from benchmarks import clock, host
 from benchmarks.corpus import Corpus, Matrix, Rows
 from benchmarks.stores import STORES, Bare, Engram, Store
 from benchmarks.worker import Worker
@@ -31,12 +31,16 @@ class Scale:
     sustained_rows: int = 100_000
     unsynced_saves: int = 20_000
     queries: int = 200
+    asked: int = 500  # the same where an index is to show its recall
+    skewed: int = 4_000  # searches of each pattern that an index may adapt to
+    topics: int = 20  # that most of these are about
     openings: int = 5
     log_records: int = 560_000  # about 1 GB of log
     compaction_rows: int = 400_000
     million: int = 1_000_000
     thousand: int = 1_000
     threads: int = 16
+    with_million: bool = False  # whether searches are measured with a million rows, too
 
     def quick(self) -> Scale:
         """Everything small enough for a test."""
@@ -50,6 +54,9 @@ class Scale:
             sustained_rows=2_000,
             unsynced_saves=200,
             queries=10,
+            asked=10,
+            skewed=40,
+            topics=4,
             openings=1,
             log_records=1_000,
             compaction_rows=2_000,
@@ -66,6 +73,7 @@ class Loaded:
     path: str
     ids: list[str]  # row by row
     seconds: list[float]  # of each bulk load
+    settled_s: float  # seconds until its index was there, too
 
 
 class Bench:
@@ -84,7 +92,8 @@ class Bench:
             if reason is not None:
                 self.absent[name] = reason
         self.peers = [name for name in peers if name not in self.absent]
-        self._loaded: dict[tuple[str, int, bool], Loaded] = {}
+        self._loaded: dict[tuple[str, int, bool, str], Loaded] = {}
+        self._corpora = {corpus.shape: corpus}
         self._number = 0
 
     def worker(self, name: str, path: str | None = None) -> Worker:
@@ -115,9 +124,26 @@ class Bench:
     @cached_property
     def queries_file(self) -> str:
         """The same in a file, for other processes."""
-        path = os.path.join(self.directory, "queries.npy")
-        np.save(path, self.queries)
+        return self.kept(self.queries)
+
+    def kept(self, queries: Matrix) -> str:
+        """A file with these queries, for other processes."""
+        self._number += 1
+        path = os.path.join(self.directory, f"queries-{self._number:03}.npy")
+        np.save(path, queries)
         return path
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of the collections in which searches are measured."""
+        many = [self.scale.million] if self.scale.with_million else []
+        return [self.scale.few_rows, self.scale.rows, *many]
+
+    def shaped(self, shape: str) -> Corpus:
+        """The same corpus, or another of this shape."""
+        if shape not in self._corpora:
+            self._corpora[shape] = Corpus(directory=self.corpus.directory, shape=shape)
+        return self._corpora[shape]
 
     def new_directory(self) -> str:
         """An empty directory."""
@@ -135,21 +161,35 @@ class Bench:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def loaded(self, store_class: type[Store], count: int, *, labelled: bool = False) -> Loaded:
+    def loaded(
+        self,
+        store_class: type[Store],
+        count: int,
+        *,
+        labelled: bool = False,
+        shape: str = "mixture",
+    ) -> Loaded:
         """A database with the first `count` rows, loaded in bulk; made once, then kept.
 
         `labelled`: with a label of each kind for filtered searches; loaded without repetition.
         """
-        key = (store_class.name, count, labelled)
+        key = (store_class.name, count, labelled, shape)
         if key not in self._loaded:
             self._loaded[key] = self._load(*key)
         return self._loaded[key]
 
-    def _load(self, name: str, count: int, labelled: bool) -> Loaded:
+    def unload(self, store_class: type[Store], count: int, *, shape: str = "mixture") -> None:
+        """Remove such a database, if there is one: a million rows fill a small disk."""
+        gone = self._loaded.pop((store_class.name, count, False, shape), None)
+        if gone is not None:
+            shutil.rmtree(gone.path)
+
+    def _load(self, name: str, count: int, labelled: bool, shape: str) -> Loaded:
         seconds: list[float] = []
         path = ""
         ids: list[str] = []
-        once = STORES[name].slow_bulk or labelled
+        slow = STORES[name].slow_bulk or not STORES[name].exact or count > self.scale.rows
+        once = slow or labelled or shape != self.corpus.shape
         with self.worker(name) as worker:
             for _ in range(1 if once else min(3, self.scale.rounds)):
                 if path:
@@ -157,10 +197,11 @@ class Bench:
                     shutil.rmtree(path)
                 path = self.new_directory()
                 worker.open(path)
-                taken, ids = worker.bulk(count, labelled=labelled)
+                taken, ids = worker.bulk(count, labelled=labelled, shape=shape)
                 seconds.append(taken)
+            settled_s = clock.stopwatch(worker.settle)
         host.sync_below(path)  # or the next contestant's first sync would pay for this one
-        return Loaded(path, ids, seconds)
+        return Loaded(path, ids, seconds, settled_s)
 
     @contextmanager
     def attempt(self, name: str) -> Iterator[None]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import host
+from benchmarks import host, indexed
 
 TIMEOUT_S: Final = 1_800
 LIMIT: Final = 10
@@ -78,6 +78,28 @@ def open_and_search(name: str, path: str, queries: str) -> dict[str, float]:
     }
 
 
+def search_often(name: str, path: str, queries: str, searches: str) -> dict[str, float]:
+    """What memory a process keeps that has searched for a while, over that of the imports."""
+    from benchmarks.stores import STORES
+
+    store_class = STORES[name]
+    store_class.load_modules()
+    vectors = np.load(queries)
+    float(np.ones(8, np.float32) @ np.ones(8, np.float32))
+    gc.collect()
+    before = host.anonymous_bytes()
+    store = store_class(path)
+    taken = []
+    for number in range(int(searches)):
+        start = time.perf_counter()
+        store.search(vectors[number % len(vectors)], LIMIT)
+        taken.append(time.perf_counter() - start)
+    answer = {"anonymous_bytes": host.anonymous_bytes() - before, "p50_s": float(np.median(taken))}
+    answer["resident_bytes"] = host.resident_bytes()
+    store.close()
+    return answer
+
+
 def write_and_die(path: str, records: str) -> dict[str, float]:
     """Single saves, synced ten times a second, one log, then the process ends without a word."""
     from benchmarks.corpus import Corpus
@@ -113,6 +135,8 @@ def reopen(path: str) -> dict[str, float]:
 
 JOBS: Final[dict[str, Callable[..., dict[str, float]]]] = {
     "open_and_search": open_and_search,
+    "search_often": search_often,
+    "search_while_indexing": indexed.search_while_indexing,
     "write_and_die": write_and_die,
     "reopen": reopen,
 }

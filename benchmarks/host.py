@@ -12,10 +12,19 @@ BUSY_SHARE = 0.4  # of the processors
 
 def anonymous_bytes() -> int:
     """Memory of this process that no file backs (RssAnon): what it really costs. Linux only."""
+    return _status_bytes("RssAnon:")
+
+
+def resident_bytes() -> int:
+    """The same with the pages of files that are mapped (VmRSS)."""
+    return _status_bytes("VmRSS:")
+
+
+def _status_bytes(field: str) -> int:
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
             for line in status:
-                if line.startswith("RssAnon:"):
+                if line.startswith(field):
                     return int(line.split()[1]) * 1024
     except OSError:
         pass

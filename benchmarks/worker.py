@@ -14,15 +14,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import traceback
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
 from benchmarks import child, clock
 from benchmarks.corpus import Corpus, Rows, label
-from benchmarks.stores import STORES, Store
+from benchmarks.stores import STORES, Engram, Store
+
+AT_ONCE_ROWS: Final = 200_000  # of a bulk load; more are loaded in parts
+PART_ROWS: Final = 50_000
 
 
 class Worker:
@@ -72,10 +76,20 @@ class Worker:
         """Insert all prepared rows in batches; the seconds of each batch."""
         return np.array(self._ask("insert_batches", size=size))
 
-    def bulk(self, count: int, *, labelled: bool = False) -> tuple[float, list[str]]:
+    def bulk(
+        self, count: int, *, labelled: bool = False, shape: str = "mixture"
+    ) -> tuple[float, list[str]]:
         """Load the first `count` rows, with or without labels; the seconds, and the ids by row."""
-        seconds, ids = self._ask("bulk", count=count, labelled=labelled)
+        seconds, ids = self._ask("bulk", count=count, labelled=labelled, shape=shape)
         return seconds, ids
+
+    def settle(self) -> None:
+        """Wait for what runs in the background."""
+        self._ask("settle")
+
+    def tune(self, effort: int) -> None:
+        """Search as hard as this says from now on."""
+        self._ask("tune", effort=effort)
 
     def search(self, queries: str, picks: list[int], limit: int) -> clock.Seconds:
         """Search for the picked rows of a file of queries; the seconds of each."""
@@ -85,6 +99,16 @@ class Worker:
         """The same, for what is found."""
         found: list[list[str]] = self._ask("find", queries=queries, picks=picks, limit=limit)
         return found
+
+    def scored(self, queries: str, picks: list[int], limit: int) -> list[list[tuple[str, float]]]:
+        """The same with the scores; EngramDB only."""
+        found = self._ask("scored", queries=queries, picks=picks, limit=limit)
+        return [[(row_id, score) for row_id, score in hits] for hits in found]
+
+    def index(self) -> dict[str, Any]:
+        """What EngramDB says of its index; empty if there is none."""
+        said: dict[str, Any] = self._ask("index")
+        return said
 
     def search_where(self, queries: str, picks: list[int], limit: int, field: str) -> clock.Seconds:
         """Search as above, the query of number n among the rows with the label of number n."""
@@ -126,10 +150,11 @@ class Session:
 
     def __init__(self, name: str, corpus_directory: str | None) -> None:
         self._class = STORES[name]
+        self._directory = corpus_directory
         self._corpus = Corpus(directory=corpus_directory)
         self._store: Store | None = None
         self._rows: Rows | None = None
-        self._drawn = (0, False)  # how many, with labels
+        self._drawn = (0, False, "")  # how many, with labels, of which shape
         self._prepared: list[Any] = []
         self._queries: tuple[str, Any] = ("", None)
 
@@ -160,10 +185,20 @@ class Session:
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return clock.seconds_each(self._opened.insert_many, parts).tolist()
 
-    def bulk(self, count: int, labelled: bool) -> tuple[float, list[str]]:
-        if self._drawn != (count, labelled):
+    def settle(self) -> None:
+        self._opened.settle()
+
+    def tune(self, effort: int) -> None:
+        self._opened.tune(effort)
+
+    def bulk(self, count: int, labelled: bool, shape: str) -> tuple[float, list[str]]:
+        if shape != self._corpus.shape:
+            self._corpus = Corpus(directory=self._directory, shape=shape)
+        if count > AT_ONCE_ROWS and not labelled:
+            return self._bulk_in_parts(count)
+        if self._drawn != (count, labelled, shape):
             self._rows = (self._corpus.labelled if labelled else self._corpus.rows)(count)
-            self._drawn = (count, labelled)
+            self._drawn = (count, labelled, shape)
         rows, ids = self._rows, []
         assert rows is not None
         store = self._opened
@@ -172,6 +207,16 @@ class Session:
             ids.extend(store.bulk(rows))
 
         return clock.stopwatch(load), ids
+
+    def _bulk_in_parts(self, count: int) -> tuple[float, list[str]]:
+        """More rows than this process should hold; drawing them is not part of the time."""
+        seconds, ids = 0.0, []
+        for start in range(0, count, PART_ROWS):
+            rows = self._corpus.rows(min(PART_ROWS, count - start), start=start)
+            started = time.perf_counter()
+            ids += self._opened.bulk(rows)
+            seconds += time.perf_counter() - started
+        return seconds, ids
 
     def _vectors(self, path: str) -> Any:
         if self._queries[0] != path:
@@ -185,6 +230,19 @@ class Session:
     def find(self, queries: str, picks: list[int], limit: int) -> list[list[str]]:
         store, vectors = self._opened, self._vectors(queries)
         return [store.search(vectors[pick], limit) for pick in picks]
+
+    def scored(self, queries: str, picks: list[int], limit: int) -> list[list[tuple[str, float]]]:
+        store, vectors = self._opened, self._vectors(queries)
+        assert isinstance(store, Engram), "only EngramDB says its scores"
+        return [store.scored(vectors[pick], limit) for pick in picks]
+
+    def index(self) -> Any:
+        said = (
+            self._opened.database.stats().get("index", {})
+            if isinstance(self._opened, Engram)
+            else {}
+        )
+        return json.loads(json.dumps(said, default=str))
 
     def search_where(self, queries: str, picks: list[int], limit: int, field: str) -> Any:
         store, vectors = self._opened, self._vectors(queries)

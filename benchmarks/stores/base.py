@@ -33,6 +33,8 @@ class Store(ABC):
     slow_bulk: ClassVar[bool] = False  # some 1,000 rows/s: loaded once only
     slow_inserts: ClassVar[bool] = False  # some 100 a second: fewer repetitions
     exact: ClassVar[bool] = True
+    efforts: ClassVar[tuple[int, ...]] = ()  # what `tune` takes, least first: who trades recall
+    effort_name: ClassVar[str] = ""  # what the store itself calls it
 
     @classmethod
     def missing(cls) -> str | None:
@@ -92,6 +94,10 @@ class Store(ABC):
     @abstractmethod
     def load(self, row_id: str) -> Any:
         """One row by id, with its text, its fields and its vector."""
+
+    def tune(self, effort: int) -> None:
+        """Search as hard as one of `efforts` says."""
+        raise NotImplementedError(f"{self.name} has nothing to tune")
 
     def settle(self) -> None:  # noqa: B027 - most stores have nothing to do here
         """Finish what runs in the background or was put off, before disk space is counted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from benchmarks.corpus import DIMENSION, LABELS, Rows
 from benchmarks.stores.base import Hits, Store, module
 
 BATCH_ROWS = 1_000  # it takes 1,024 at a time
+LINKS: Final = 16  # of the graph; more of them, or more candidates than this while it is built,
+CANDIDATES: Final = 200  # was slower at the same recall, and builds for minutes
 _FIELD = "embedding"
 
 
@@ -48,10 +50,17 @@ class Zvec(Store):
             )
             for name, column in rows.columns.items()
         ]
-        flat = self._zvec.FlatIndexParam(metric_type=self._zvec.MetricType.COSINE)
-        vectors = self._zvec.VectorSchema(_FIELD, kinds.VECTOR_FP32, DIMENSION, index_param=flat)
+        vectors = self._zvec.VectorSchema(
+            _FIELD, kinds.VECTOR_FP32, DIMENSION, index_param=self._index()
+        )
         schema = self._zvec.CollectionSchema("memories", fields=fields, vectors=vectors)
         self._collection = self._zvec.create_and_open(self._path, schema)
+
+    def _index(self) -> Any:
+        return self._zvec.FlatIndexParam(metric_type=self._zvec.MetricType.COSINE)
+
+    def _query(self, vector: npt.NDArray[np.float32]) -> Any:
+        return self._zvec.Query(field_name=_FIELD, vector=vector)
 
     def prepare(self, rows: Rows) -> Sequence[Any]:
         if self._collection is None:
@@ -89,7 +98,7 @@ class Zvec(Store):
         return self._ids(vector, limit, f"{field} = '{value}'")
 
     def _ids(self, vector: npt.NDArray[np.float32], limit: int, condition: str | None) -> Hits:
-        query = self._zvec.Query(field_name=_FIELD, vector=vector)
+        query = self._query(vector)
         found = self._collection.query(query, topk=limit, filter=condition, output_fields=[])
         return [hit.id for hit in found]
 
@@ -100,3 +109,39 @@ class Zvec(Store):
         if self._collection is not None:
             self._collection.close()
             self._collection = None
+
+
+class ZvecGraph(Zvec):
+    """The same with an HNSW graph instead of the flat index."""
+
+    name = "Zvec HNSW"
+    bulk_path = Zvec.bulk_path + f"; the graph (m={LINKS}, ef_construction={CANDIDATES}) afterwards"
+    exact = False
+    efforts: ClassVar[tuple[int, ...]] = (
+        *(30, 40, 50, 60, 70, 80, 90, 100, 120, 140, 170, 200, 250, 300, 400, 500, 700, 1_000),
+    )
+    effort_name = "ef"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._grown = False
+        self.tune(self.efforts[-1])
+
+    def _index(self) -> Any:
+        cosine = self._zvec.MetricType.COSINE
+        return self._zvec.HnswIndexParam(metric_type=cosine, m=LINKS, ef_construction=CANDIDATES)
+
+    def _query(self, vector: npt.NDArray[np.float32]) -> Any:
+        return self._zvec.Query(field_name=_FIELD, vector=vector, param=self._searching)
+
+    def tune(self, effort: int) -> None:
+        self._searching = self._zvec.HnswQueryParam(ef=effort)
+
+    def bulk(self, rows: Rows) -> list[str]:
+        self._grown = True
+        return super().bulk(rows)
+
+    def settle(self) -> None:
+        if self._grown:
+            self._collection.optimize()
+            self._grown = False
