@@ -119,7 +119,8 @@ class Corpus:
         """What turns white noise into the rows of the Gaussian, less their mean."""
         self.description = f"one Gaussian, {DIMENSION}-d, unit length"
         if self._questions is None:
-            return self._axes * np.float32(np.sqrt(1 - _MEAN_SHARE))
+            axes: Matrix = self._axes * np.float32(np.sqrt(1 - _MEAN_SHARE))
+            return axes
         self.description += ", covariance of real sentence embeddings"
         covariance = np.cov(self._centres.T.astype(np.float64)) + 1e-9 * np.eye(DIMENSION)
         return np.ascontiguousarray(np.linalg.cholesky(covariance).T, dtype=np.float32)
