@@ -19,7 +19,7 @@ IDLE_SEARCHES: Final = 1_000
 def search_while_indexing(path: str, queries: str, count: str, directory: str) -> dict[str, float]:
     """Load, search while the index is built and afterwards; then save, search, delete, search."""
     from benchmarks.corpus import Corpus
-    from benchmarks.stores.engram import Engram, build_index, nodes
+    from benchmarks.stores.engram import Engram, build_index, has_index, nodes
 
     corpus, vectors, total = Corpus(directory=directory or None), np.load(queries), int(count)
     store = Engram(path)
@@ -28,7 +28,7 @@ def search_while_indexing(path: str, queries: str, count: str, directory: str) -
         database.save_columns(embeddings=corpus.vectors(min(LOAD_ROWS, total - start), start))
     endless = itertools.cycle(vectors)
     answer: dict[str, float] = {}
-    if hasattr(database, "build_index"):
+    if has_index():
         built, taken = _while(lambda: build_index(database), _searches(database, endless))
         answer |= _spread("busy", taken) | {"built_s": built}
     searches = _searches(database, endless)

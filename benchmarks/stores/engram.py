@@ -100,12 +100,15 @@ class EngramFixed(Engram):
         return super().missing() or _without(cls.settings)
 
 
-def build_index(database: Any) -> bool:
-    """Wait until everything stored has its index; whether there is such a thing."""
-    build = getattr(database, "build_index", None)
-    if build is not None:
-        build()
-    return build is not None
+def has_index() -> bool:
+    """Whether this EngramDB can be told to build its index."""
+    return hasattr(module("engramdb").Database, "build_index")
+
+
+def build_index(database: Any) -> None:
+    """Wait until everything stored has its index, if there is such a thing."""
+    if has_index():
+        database.build_index()
 
 
 def _without(settings: dict[str, Any]) -> str | None:
