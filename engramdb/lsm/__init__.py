@@ -20,7 +20,9 @@ from __future__ import annotations
 
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.bulk import ColumnBatch
+from engramdb.lsm.derived import Streamed
 from engramdb.lsm.engine import StorageEngine
+from engramdb.lsm.mapped import Mapped
 from engramdb.lsm.memory_run import MemoryRun
 from engramdb.lsm.options import Options
 from engramdb.lsm.purge import PurgeReport
@@ -28,6 +30,7 @@ from engramdb.lsm.records import Batch, Change, Commit, Edge, GuardFailed, Recor
 from engramdb.lsm.repair import RepairReport, repair
 from engramdb.lsm.retention import KeepAll, KeepFor, KeepLast
 from engramdb.lsm.snapshot import Snapshot
+from engramdb.lsm.vector_file import VectorFile
 from engramdb.lsm.vector_run import VectorRun
 from engramdb.lsm.verification import VerifyReport
 
@@ -42,6 +45,7 @@ __all__ = [
     "KeepAll",
     "KeepFor",
     "KeepLast",
+    "Mapped",
     "MemoryRun",
     "Options",
     "PurgeReport",
@@ -49,6 +53,8 @@ __all__ = [
     "RepairReport",
     "Snapshot",
     "StorageEngine",
+    "Streamed",
+    "VectorFile",
     "VectorRun",
     "VerifyReport",
     "repair",

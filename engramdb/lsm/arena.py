@@ -168,6 +168,7 @@ class Arena:
 class ArenaRun:
     """The rows [start, until) of an arena, or a copy of some of them, as a search sees them."""
 
+    file = 0
     __slots__ = (
         "_arena",
         "_chosen",

@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -28,7 +28,13 @@ import xxhash
 
 from engramdb.errors import CorruptionError, EngramError, InvalidInputError
 from engramdb.lsm.chunks import Chunks
-from engramdb.lsm.container import CHUNKED, DERIVED, ContainerReader, ContainerWriter
+from engramdb.lsm.container import (
+    CHUNKED,
+    DERIVED,
+    ContainerReader,
+    ContainerWriter,
+    Matrix,
+)
 from engramdb.lsm.core import Core
 from engramdb.lsm.environment import Environment
 from engramdb.lsm.mapped import Mapped
@@ -45,6 +51,17 @@ _SUMS: Final = ".sums"
 _DTYPES: Final = frozenset(
     ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8")
 )
+
+
+class Streamed(NamedTuple):
+    """A float32 matrix that comes in parts; see ContainerWriter.matrix() for their sizes."""
+
+    shape: tuple[int, int]
+    parts: Iterable[Matrix]
+
+
+class _ErasedMeanwhile(Exception):
+    """What is being written must not be."""
 
 
 class _Entry(NamedTuple):
@@ -64,6 +81,7 @@ class Derived:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._erasing = 0
+        self._streaming = threading.Lock()  # held while a large file is written; taken before:
         self.lock = threading.Lock()
         """Held while files are written or removed. The last one to be taken."""
         self.erasures = 0
@@ -105,6 +123,7 @@ class Derived:
         erasures: int,
         stamp: bytes = b"",
         mapped: Collection[str] = (),
+        streamed: Mapping[str, Streamed] | None = None,
     ) -> bool:
         """Replace what is stored under a name. Not synced: a power cut may undo it.
 
@@ -115,6 +134,7 @@ class Derived:
         stamp      what the values belong to; load() wants the same
         mapped     the names of the arrays that load() maps and does not read: large ones; of 1 to
                    11 characters
+        streamed   further float32 matrices, mapped too, which are made while they are written
 
         False if it was not stored: for that reason, or the database was opened to be read, a write
         of it has failed, this one fails, or this thread is just writing and was interrupted. Raises
@@ -122,6 +142,8 @@ class Derived:
         """
         path, core = self._path(name), self._core
         sections, contents = _checked(values, stamp, mapped)
+        for each, matrix in (streamed or {}).items():
+            contents.values.append(_Entry(each, "<f4", matrix.shape))
         core.check_open()
         writing, me = core.writing, threading.get_ident()
         if core.read_only or core.poison is not None or me in writing:
@@ -133,15 +155,31 @@ class Derived:
                 writer.chunked(section, memoryview(data))
             else:
                 writer.blob(section, data)
+        for each, matrix in (streamed or {}).items():
+            writer.matrix(each, 4 * math.prod(matrix.shape), self._unless_erasing(matrix.parts))
         try:
             writing.add(me)
-            with self.lock:
-                core.check_open()
-                if self._erasing or erasures != self.erasures:
-                    return False
-                return self._write(writer, path)
+            if not streamed:
+                with self.lock:
+                    return self._is_welcome(erasures) and self._write(
+                        writer, path, erasures, nullcontext()
+                    )
+            with self._streaming:  # what takes long does not keep others from storing
+                return self._is_welcome(erasures) and self._write(writer, path, erasures, self.lock)
+        except _ErasedMeanwhile:
+            return False
         finally:
             writing.discard(me)
+
+    def _is_welcome(self, erasures: int) -> bool:
+        self._core.check_open()
+        return not self._erasing and erasures == self.erasures
+
+    def _unless_erasing(self, parts: Iterable[Matrix]) -> Iterator[Matrix]:
+        for part in parts:
+            if self._erasing:
+                raise _ErasedMeanwhile
+            yield part
 
     def remove(self, name: str) -> bool:
         """Forget what is stored under a name. Not synced: a power cut may bring it back. What was
@@ -192,7 +230,7 @@ class Derived:
             core.check_writable()
             self._erasing += 1
         try:
-            with self.lock:
+            with self._streaming, self.lock:  # who is writing there sees it, and gives up
                 core.check_writable()  # it may have been closed meanwhile
                 try:
                     remove_all(core.environment, core.directory)
@@ -242,7 +280,14 @@ class Derived:
             raise InvalidInputError("name", f"1 to 100 of a-z, 0-9 and '-', not {name!r:.80}")
         return f"{self._core.directory}/derived/{name}{_ENDING}"
 
-    def _write(self, writer: ContainerWriter, path: str) -> bool:
+    def _write(
+        self,
+        writer: ContainerWriter,
+        path: str,
+        erasures: int,
+        lock: AbstractContextManager[object],
+    ) -> bool:
+        """`lock` is taken once the file is written, to put it in its place."""
         core = self._core
         environment = core.environment
         temporary = core.temporary("drv", core.new_number())
@@ -251,13 +296,23 @@ class Derived:
             if not environment.exists(folder):
                 environment.make_directory(folder)
             writer.write(environment, temporary, sync=False)
-            environment.rename(temporary, path)
+            with lock:
+                if self._is_welcome(erasures):
+                    environment.rename(temporary, path)
+                    return True
+                environment.unlink(temporary)
+                return False
         except OSError:
             self.failed += 1
-            with suppress(OSError):  # else the next opening removes it
-                environment.unlink(temporary)
+            self._discard(temporary)
             return False
-        return True
+        except BaseException:  # of who makes the parts, or Ctrl-C
+            self._discard(temporary)
+            raise
+
+    def _discard(self, temporary: str) -> None:
+        with suppress(OSError):  # else the next opening removes it
+            self._core.environment.unlink(temporary)
 
     def _read(self, path: str, name: str, *, thorough: bool = False) -> tuple[_Contents, Loaded]:
         """Every byte of a file, checked; what is mapped only if `thorough`. Raises OSError,

@@ -122,7 +122,7 @@ class VectorFile:
             self.entry, self.marks = entry, marks
             return
         self.entry = entry
-        self.number = entry.number
+        self.number = self.file = entry.number
         self.rows = entry.rows
         self.space = space
         self.dimension = entry.dimension

@@ -16,6 +16,8 @@ class VectorRun(Protocol):
 
     rows: int
     dimension: int
+    file: int
+    """The number of the file that they lie in, by which an index knows it; 0 for no file."""
 
     @property
     def matrix(self) -> npt.NDArray[np.float32]:
