@@ -67,12 +67,17 @@ def search_many(
     if limit <= 0:
         return [[] for _ in queries]
     tops = [Top(limit, threshold, direction_of(query, metric)) for query in queries]
+    offer_all(runs, seq, tops)
+    return [top.hits() for top in tops]
+
+
+def offer_all(runs: Sequence[VectorRun], seq: int, tops: Sequence[Top]) -> None:
+    """Offer all visible rows to several queries."""
     for first in range(0, len(tops), _TILE_QUERIES):
         chunk = tops[first : first + _TILE_QUERIES]
         for run in runs:
             if run.rows:
                 _offer_tiles(run, run.hidden(seq), chunk)
-    return [top.hits() for top in tops]
 
 
 def search_among(
@@ -183,6 +188,13 @@ def scores_of(run: VectorRun, rows: Rows, direction: Direction) -> Scores:
     return found
 
 
+def scores_from(run: VectorRun, rows: Rows, products: Floats32, direction: Direction) -> Scores:
+    """The same from products that are there already; of no extreme rows."""
+    if direction.metric == COSINE:
+        return products * run.inverse_norms[rows]
+    return direction.estimates(products, norms_of(run.inverse_norms[rows]))
+
+
 def _cosines_of(run: VectorRun, rows: Rows, direction: Direction) -> Floats32:
     """The float32 cosines of some rows."""
     with np.errstate(all="ignore"):  # for the extreme rows
@@ -197,7 +209,7 @@ def _cosines_of(run: VectorRun, rows: Rows, direction: Direction) -> Floats32:
 def _products_of(run: VectorRun, rows: Rows, direction: Direction) -> Floats32:
     if is_dense(rows.size, run.rows, run.dimension):
         return run.product(direction.narrow)[rows]
-    return _gathered_product(run.matrix, rows, direction.narrow)
+    return gathered_product(run, rows, direction.narrow)
 
 
 def _places_of_extreme(run: VectorRun, rows: Rows) -> Rows:
@@ -212,24 +224,20 @@ def _extreme(run: VectorRun, rows: Rows, direction: Direction) -> Floats64:
     return direction.estimates_from(rescored([(run, rows)], direction))
 
 
-def _gathered_product(matrix: Floats32, rows: Rows, query: Floats32) -> Floats32:
-    """matrix[rows] @ query, a tile at a time: what is gathered is multiplied while it is in the
-    cache, which is four times as fast as gathering it all first."""
-    dimension = matrix.shape[1]
-    step = max(1, _GATHER_CELLS // dimension)
+def gathered_product(run: VectorRun, rows: Rows, query: Floats32) -> Floats32:
+    """The rows @ query, a tile at a time: what is gathered is multiplied while it is in the cache,
+    which is four times as fast as gathering it all first."""
+    step = max(1, _GATHER_CELLS // run.dimension)
     if rows.size <= step:
-        return matrix.take(rows, axis=0) @ query
+        return run.take(rows) @ query
     products = np.empty(rows.size, np.float32)
 
     def multiply(first: int, last: int) -> None:
-        tile = np.empty((step, dimension), np.float32)
         for start in range(first, last, step):
-            some = rows[start : min(start + step, last)]
-            part = tile[: some.size]
-            matrix.take(some, axis=0, out=part, mode="clip")  # "raise" would gather into a buffer
-            np.dot(part, query, out=products[start : start + some.size])
+            stop = min(start + step, last)
+            np.dot(run.take(rows[start:stop]), query, out=products[start:stop])
 
-    if rows.size * dimension < _SHARED_CELLS:
+    if rows.size * run.dimension < _SHARED_CELLS:
         multiply(0, rows.size)
     else:
         # waits for memory more than it computes, and one core cannot wait for all of it at once
@@ -251,7 +259,7 @@ def _offer_gathered(run: VectorRun, rows: Rows, tops: list[Top], queries: Floats
             top.offer(run, rows, row)
 
 
-def _offer_tiles(run: VectorRun, hidden: Rows | None, tops: list[Top]) -> None:
+def _offer_tiles(run: VectorRun, hidden: Rows | None, tops: Sequence[Top]) -> None:
     """Offer one run to several queries, some of its rows at a time."""
     queries = np.stack([top.direction.narrow for top in tops])
     step = max(1, _TILE_CELLS // len(tops))
@@ -260,7 +268,12 @@ def _offer_tiles(run: VectorRun, hidden: Rows | None, tops: list[Top]) -> None:
 
 
 def _offer_tile(
-    run: VectorRun, hidden: Rows | None, tops: list[Top], queries: Floats32, start: int, stop: int
+    run: VectorRun,
+    hidden: Rows | None,
+    tops: Sequence[Top],
+    queries: Floats32,
+    start: int,
+    stop: int,
 ) -> None:
     with np.errstate(all="ignore"):  # for the extreme rows
         products = queries @ run.matrix[start:stop].T
@@ -275,7 +288,7 @@ def _offer_tile(
             top.offer(run, start, row)
 
 
-def _batch(products: Floats32, inverse_norms: Floats32, tops: list[Top]) -> Iterator[Scores]:
+def _batch(products: Floats32, inverse_norms: Floats32, tops: Sequence[Top]) -> Iterator[Scores]:
     """What stands for the scores, query by query, of products of (queries, rows)."""
     if tops[0].direction.metric == COSINE:
         products *= inverse_norms

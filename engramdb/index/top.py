@@ -84,6 +84,11 @@ class Top:
             rows = rows + places
         self.candidates.append((run, rows, chosen))
 
+    def reached(self) -> float | None:
+        """A score that `limit` of the rows so far reach; None if there are not so many."""
+        best = self.best
+        return None if best is None or best.size < self.limit else self.bound
+
     def _margins(self, run: VectorRun, places: int | Rows, count: int) -> Floats64:
         if isinstance(places, np.ndarray):
             return self.direction.margins(norms_of(run.inverse_norms[places]))
@@ -167,4 +172,4 @@ def rescored(parts: list[Part], direction: Direction) -> Floats64:
 
 def taken(run: VectorRun, rows: Rows) -> Floats32:
     """The vectors of these rows, (n, dimension)."""
-    return run.matrix.take(rows, axis=0)
+    return run.take(rows)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engramdb.lsm import VectorRun
-from engramdb.lsm.keys import U64, KeyMatrix, Rows, distinct, positions, split
+from engramdb.lsm.keys import U64, Rows
 
 Floats32 = npt.NDArray[np.float32]
 
@@ -19,7 +19,7 @@ class Without:
 
     def __init__(self, run: VectorRun, rows: Rows) -> None:
         self._run, self._rows = run, rows
-        self.rows, self.dimension = run.rows, run.dimension
+        self.rows, self.dimension, self.file = run.rows, run.dimension, run.file
 
     @property
     def matrix(self) -> Floats32:
@@ -91,14 +91,4 @@ def without(runs: list[VectorRun], numbers: U64) -> list[VectorRun]:
         rows = run.rows_of(numbers)
         rows = rows[rows >= 0]
         rest.append(Without(run, rows) if len(rows) else run)
-    return rest
-
-
-def owned(runs: list[VectorRun], keys: KeyMatrix, *, by_these: bool) -> list[VectorRun]:
-    """The runs, with only the vectors of these memories, or with only those of all others."""
-    high, low = distinct(*split(keys))
-    rest: list[VectorRun] = []
-    for run in runs:
-        theirs = positions(high, low, *run.owners()) >= 0
-        rest.append(Without(run, np.flatnonzero(theirs != by_these)))
     return rest

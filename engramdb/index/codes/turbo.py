@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from statistics import NormalDist
 from types import ModuleType
 from typing import Any, Final
 
@@ -71,6 +72,11 @@ def available() -> bool:
     return _loaded() is not None
 
 
+def bytes_of(rows: int, dimension: int) -> int:
+    """Memory that codes of so many rows take."""
+    return rows * (_wide_dimension(dimension) * _BITS // 8 + 4)
+
+
 @cache
 def _loaded() -> ModuleType | None:
     try:
@@ -89,7 +95,7 @@ class TurboCodes:
     RAYON_NUM_THREADS said so when the process began).
     """
 
-    __slots__ = ("_index", "depths", "dimension", "epsilon", "rows")
+    __slots__ = ("_index", "depths", "dimension", "epsilon", "margin", "rows")
 
     def __init__(
         self, index: Any, rows: int, dimension: int, epsilon: float, depths: Depths
@@ -99,6 +105,8 @@ class TurboCodes:
         self.dimension = dimension
         self.epsilon = epsilon
         """By how much the score of a code may fall short of the cosine."""
+        self.margin = epsilon
+        """By how much it does so for those that must be found under a filter; see rely_on()."""
         self.depths = depths
         """((limit, depth), ...), ascending: what calibrate() has measured, or a guess."""
 
@@ -178,7 +186,7 @@ class TurboCodes:
     def resident_bytes(self) -> int:
         """Memory that the codes take: a nibble a dimension and a float32 a row. A search takes some
         ten bytes a row more while it runs."""
-        return self.rows * (_wide_dimension(self.dimension) * _BITS // 8 + 4)
+        return bytes_of(self.rows, self.dimension)
 
     @property
     def mapped_bytes(self) -> int:
@@ -191,6 +199,13 @@ class TurboCodes:
         query = np.zeros((1, self._index.dim), np.float32)
         query[0, 0] = 1.0
         self._index.search(query, 1)
+
+    def rely_on(self, recall_target: float, depths: Depths) -> None:
+        """Search so deep from now on, and under filters as deep as errors of normal distribution
+        make it necessary for that recall."""
+        self.depths = depths
+        deviations = NormalDist().inv_cdf(1.0 - (1.0 - recall_target) / 4)
+        self.margin = self.epsilon * min(1.0, deviations / _ERRORS_MAX)
 
     # Candidates.
 
@@ -219,7 +234,7 @@ class TurboCodes:
         queries, floor = _wide_enough(direction[np.newaxis]), bound - self.epsilon
         margin, depth = 0.0, wanted
         if visible is not None:
-            margin, depth = self.epsilon, _with_spare(wanted, 1.0)
+            margin, depth = self.margin, _with_spare(wanted, 1.0)
         while True:
             scores, slots = self._index.search(queries, depth)
             may_be_more = slots.shape[1] == depth and bool(scores[0, -1] >= floor)
@@ -247,7 +262,7 @@ class TurboCodes:
         depth = self.depth(limit) if limit else 0
         if not depth or rows.size <= max(depth, self._few):
             return rows if limit else rows[:0]
-        mask, margin, wanted = self._mask(rows), self.epsilon, depth
+        mask, margin, wanted = self._mask(rows), self.margin, depth
         depth = _with_spare(wanted, 1.0)
         while True:
             scores, slots = self._index.search(queries, depth, mask=mask)
@@ -280,7 +295,7 @@ class TurboCodes:
         keep = is_useful
         if visible is not None:
             keep = is_useful & visible(slots.ravel()).reshape(slots.shape)
-        margin = 0.0 if visible is None else self.epsilon
+        margin = 0.0 if visible is None else self.margin
         is_short &= (keep.sum(axis=1) < wanted) | _are_close(scores, keep, limit, margin)
         found = np.where(keep, slots, -1)
         if not is_short.any():
