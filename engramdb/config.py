@@ -11,12 +11,21 @@ from engramdb.errors import InvalidInputError
 from engramdb.lsm.retention import History, KeepAll, check_history
 from engramdb.model.limits import DIMENSION_MAX
 
+INDEXES: Final = ("auto", "numpy", "exact")
+INDEX_MEMORY_MAX: Final = 1024**4
 DURABILITY_LEVELS: Final = ("sync", "interval", "os")
 CACHE_SIZE_MAX: Final = 1_048_576
 SYNC_INTERVAL_S_MAX: Final = 3_600.0
 MEMTABLE_BYTES_MIN: Final = 1024
 MEMTABLE_BYTES_MAX: Final = 4 * 1024**3
-_SWITCHES: Final = ("use_memory_storage", "read_only", "background", "track_access", "prefetch")
+_SWITCHES: Final = (
+    "use_memory_storage",
+    "read_only",
+    "background",
+    "track_access",
+    "adaptive",
+    "prefetch",
+)
 
 
 class Settings(TypedDict, total=False):
@@ -31,6 +40,10 @@ class Settings(TypedDict, total=False):
     memtable_bytes: int
     background: bool
     track_access: bool
+    recall_target: float
+    index: str
+    index_memory: int
+    adaptive: bool
     prefetch: bool
 
 
@@ -56,6 +69,15 @@ class DatabaseConfig:
     read_only            open to read while another process writes; every write: ReadOnlyError
     background           flush and compact in a thread of their own; False: inside the writes
     track_access         keep count of when memories are loaded: node.access_history
+    recall_target        the share of the true nearest that a search has to find, in (0, 1], at a
+                         confidence of 95%; 1.0: every search is a scan
+    index                "auto"   large files get an index, with turbovec if it is installed
+                         "numpy"  large files get an index, without turbovec
+                         "exact"  every search is a scan
+    index_memory         bytes that turbovec's codes may take; what does not fit is searched by
+                         codes that are mapped
+    adaptive             keep some of the queries that were asked, here and nowhere else, to tune
+                         the index to them
     prefetch             learn what is loaded after what, and read ahead; needs files, background,
                          track_access and a cache_size of at least 32, and does nothing without
     """
@@ -71,6 +93,10 @@ class DatabaseConfig:
     read_only: bool = False
     background: bool = True
     track_access: bool = True
+    recall_target: float = 0.99
+    index: str = "auto"
+    index_memory: int = 128 * 1024 * 1024
+    adaptive: bool = True
     prefetch: bool = True
 
     def __post_init__(self) -> None:
@@ -98,6 +124,12 @@ class DatabaseConfig:
                 f"must be seconds in (0, {SYNC_INTERVAL_S_MAX:g}], not {interval_s!r}",
             )
         check_history(self.history)
+        if self.index not in INDEXES:
+            raise InvalidInputError("index", f"must be one of {INDEXES}, not {self.index!r}")
+        _check_int("index_memory", self.index_memory, 0, INDEX_MEMORY_MAX)
+        target = self.recall_target
+        if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target <= 1:
+            raise InvalidInputError("recall_target", f"must be in (0, 1], not {target!r}")
 
     def _check_place(self) -> None:
         if self.use_memory_storage:

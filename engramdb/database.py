@@ -6,6 +6,7 @@ Database -> Timeline (as_of, diff, undo, ...) -> Saving (save, connect, ...) -> 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,8 @@ from typing import Any, Final, Self, Unpack
 from engramdb.access.log import AccessLog
 from engramdb.config import DatabaseConfig, Settings, check_path
 from engramdb.errors import EngramError, InvalidInputError
+from engramdb.indexing.hook import Hook
+from engramdb.indexing.indexer import Indexer
 from engramdb.lsm import (
     Options,
     PurgeReport,
@@ -74,6 +77,7 @@ class Database(Timeline):
             environment = MemoryEnvironment()
         self._config = config
         self._environment = environment
+        hook = Hook()
         self._engine = StorageEngine.open(
             path,
             Options(
@@ -85,6 +89,7 @@ class Database(Timeline):
                 dimension=config.dimension,
                 background=config.background,
                 columns_of=shred,
+                on_files=hook,
             ),
             environment=environment,
             create=create,
@@ -92,9 +97,13 @@ class Database(Timeline):
         )
         self._access = AccessLog(self._engine) if config.track_access else None
         self._record_access = None if self._access is None else self._access.record
+        self._indexer = _indexer(config, self._engine)
+        if self._indexer is not None:
+            hook.call = self._indexer.wake
+            self._indexer.wake()
         self._prefetcher = _prefetcher(config, self._engine, self._access)
         self._finalizer = weakref.finalize(
-            self, _close_quietly, self._engine, self._access, self._prefetcher
+            self, _close_quietly, self._engine, self._access, self._indexer, self._prefetcher
         )
         self._finalizer.atexit = not config.use_memory_storage  # nobody would read it again
 
@@ -142,6 +151,8 @@ class Database(Timeline):
         itself. Raise there instead, for example SystemExit, and let a `with` block close.
         """
         try:
+            if self._indexer is not None:
+                self._indexer.stop()
             if self._prefetcher is not None:
                 self._prefetcher.stop()
                 self._prefetcher.store()
@@ -196,7 +207,7 @@ class Database(Timeline):
         changed by others meanwhile.
         """
         self._engine.check_open()
-        return Transaction(self._engine, self._layers, self._access)
+        return Transaction(self._engine, self._layers, self._access, self._indexer)
 
     # Looking after the files
 
@@ -211,6 +222,13 @@ class Database(Timeline):
         """Merge all files, and drop the versions that the retention policy lets go."""
         self._engine.compact()
 
+    def build_index(self) -> None:
+        """Build and calibrate now what would be built in the background: the codes of all vector
+        files that are large enough for them."""
+        self._engine.check_open()
+        if self._indexer is not None:
+            self._indexer.build()
+
     def purge(self, memory_id: str) -> PurgeReport:
         """Erase a memory: every version, its connections, and every trace in every file.
 
@@ -218,7 +236,8 @@ class Database(Timeline):
         hold it. Raises InvalidInputError if the id is not a UUID.
         """
         key = parse_id(memory_id)
-        kept = [each for each in (self._access, self._prefetcher) if each is not None]
+        asked = (self._access, self._indexer, self._prefetcher)
+        kept = [each for each in asked if each is not None]
         for each in kept:
             each.prepare_erasure()
         report = self._engine.purge([key])
@@ -251,12 +270,16 @@ class Database(Timeline):
         """Figures: memories, connections, and what the engine counts (files, bytes, runs, ...)."""
         latest = self._engine.latest()
         counts = {"memories": latest.count(MEMORY), "connections": latest.count_connections()}
+        index = {} if self._indexer is None else {"index": self._indexer.statistics()}
         ahead = NO_PREFETCHER if self._prefetcher is None else self._prefetcher.statistics()
-        return counts | self._engine.stats() | ahead
+        return counts | self._engine.stats() | index | ahead
 
     def refresh(self) -> int:
         """With read_only=True: see what the writer has committed since. Returns the last seq."""
-        return self._engine.refresh()
+        seq = self._engine.refresh()
+        if self._indexer is not None and self._engine.read_only:
+            self._indexer.refresh()
+        return seq
 
     def checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Copy the database, as it is now, to a directory that is not there yet.
@@ -288,6 +311,20 @@ class Database(Timeline):
         return now_us()
 
 
+def _indexer(config: DatabaseConfig, engine: StorageEngine) -> Indexer | None:
+    """What keeps the indexes, if there are to be any."""
+    if config.recall_target >= 1.0 or config.index == "exact":
+        return None
+    return Indexer(
+        engine,
+        target=config.recall_target,
+        turbo=config.index == "auto",
+        memory_bytes=config.index_memory,
+        adaptive=config.adaptive,
+        background=config.background,
+    )
+
+
 def _prefetcher(
     config: DatabaseConfig, engine: StorageEngine, access: AccessLog | None
 ) -> Prefetcher | None:
@@ -302,13 +339,32 @@ def _prefetcher(
 
 
 def _close_quietly(
-    engine: StorageEngine, access: AccessLog | None, prefetcher: Prefetcher | None
+    engine: StorageEngine,
+    access: AccessLog | None,
+    indexer: Indexer | None,
+    prefetcher: Prefetcher | None,
 ) -> None:
     """For a Database that was dropped without close()."""
+    if any(each is not None and each.is_mine() for each in (indexer, prefetcher)):
+        # the collector has run in a thread of ours, perhaps in the middle of a write
+        given = (engine, access, indexer, prefetcher)
+        threading.Thread(target=_close_dropped, args=given, name="engramdb_close").start()
+    else:
+        _close_dropped(engine, access, indexer, prefetcher)
+
+
+def _close_dropped(
+    engine: StorageEngine,
+    access: AccessLog | None,
+    indexer: Indexer | None,
+    prefetcher: Prefetcher | None,
+) -> None:
     with suppress(EngramError):
         try:
+            if indexer is not None:
+                indexer.stop(wait=False)  # this may run in any thread, in the middle of anything
             if prefetcher is not None:
-                prefetcher.stop(wait=False)  # this may run in any thread, in the middle of anything
+                prefetcher.stop(wait=False)
                 prefetcher.store(wait=False)
             if access is not None:
                 access.store()

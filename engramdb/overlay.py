@@ -119,6 +119,8 @@ class UnsavedMemories:
 class UnsavedVectors:
     """The vectors that a transaction has written, as a run that similarity search multiplies."""
 
+    file = 0
+
     def __init__(self, keys: list[bytes], vectors: list[Vector]) -> None:
         self.rows = len(keys)
         self.matrix: npt.NDArray[np.float32] = np.stack(vectors)

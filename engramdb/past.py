@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from engramdb.access.log import AccessLog
+from engramdb.indexing.indexer import Indexer
 from engramdb.lsm import StorageEngine
 from engramdb.lsm.snapshot import Snapshot
 from engramdb.model.moments import from_microseconds
@@ -28,8 +29,10 @@ class Past(Reading):
         snapshot: Snapshot,
         moment_us: int,
         access: AccessLog | None = None,
+        indexer: Indexer | None = None,
     ) -> None:
         self._engine = engine
+        self._indexer = indexer
         self._access = access  # to be asked: what is loaded here does not count
         self._snapshot = snapshot
         self._moment_us = moment_us

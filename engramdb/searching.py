@@ -13,10 +13,12 @@ from engramdb.access.activation import base_level
 from engramdb.access.log import AccessLog
 from engramdb.errors import InvalidInputError
 from engramdb.index import exact as exact_index
-from engramdb.index import late_interaction
 from engramdb.index.metric import COSINE, Metric
+from engramdb.index.top import Hit as Found
 from engramdb.index.top import Part
-from engramdb.index.without import owned, without
+from engramdb.index.without import without
+from engramdb.indexing import memories, nearest
+from engramdb.indexing.indexer import Indexer
 from engramdb.lsm import VectorRun
 from engramdb.lsm.keys import KeyMatrix
 from engramdb.lsm.records import DEFAULT_SPACE
@@ -52,6 +54,8 @@ class Searching(ABC):
     """Searches over whatever `_source()` returns: one consistent state for the length of a call."""
 
     _engine: StorageEngine
+    _indexer: Indexer | None = None
+    """What has codes of the vector files; None: every search is a scan."""
     _access: AccessLog | None = None
     """When memories were loaded; None if nobody keeps count."""
 
@@ -113,7 +117,8 @@ class Searching(ABC):
         as_of      search what was there at that moment (see as_of())
         valid_at   only what holds in the world at that moment: an aware datetime, "now" (the
                    moment that is looked from) or "any"
-        exact      never approximate; today every search is exact
+        exact      scan all vectors. Otherwise those in large files are searched by their codes,
+                   which find at least `recall_target` of them; see DatabaseConfig
         space      search among the vectors in this named space. There a matrix of query vectors is
                    taken too; the score is then the mean over its rows of the best cosine with any
                    vector of the memory (MaxSim), and so for memories with several vectors; other
@@ -138,13 +143,14 @@ class Searching(ABC):
             check_flag(exact, "exact")
         if valid_at is not NOW:
             valid_at = check_valid_at(valid_at)
+        indexer = None if exact else self._indexer
         if where is None:
             runs = self._runs(source, Conditions(valid_at=valid_at), now_us)
-            hits = exact_index.search(runs, source.seq, query, limit, threshold, metric)
+            hits = nearest.search(indexer, runs, source.seq, query, limit, threshold, metric)
         else:
             conditions = Conditions([check_where(where)], valid_at=valid_at)
             parts = self._matching(source, conditions, now_us)
-            hits = exact_index.search_among(parts, query, limit, threshold, metric)
+            hits = nearest.search_among(indexer, parts, query, limit, threshold, metric)
         return [(format_key(key), score) for key, score in hits]
 
     def search_many(
@@ -178,7 +184,8 @@ class Searching(ABC):
         valid_at = check_valid_at(valid_at)
         if where is None:
             runs = self._runs(source, Conditions(valid_at=valid_at), now_us)
-            found = exact_index.search_many(runs, source.seq, queries, limit, least, metric)
+            indexer = None if exact else self._indexer
+            found = nearest.search_many(indexer, runs, source.seq, queries, limit, least, metric)
         else:
             conditions = Conditions([check_where(where)], valid_at=valid_at)
             parts = self._matching(source, conditions, now_us)
@@ -186,6 +193,19 @@ class Searching(ABC):
         return [[(format_key(key), score) for key, score in hits] for hits in found]
 
     # Below here: nothing for callers
+
+    def _nearest_among(
+        self,
+        parts: Sequence[Part],
+        query: npt.NDArray[np.float32],
+        limit: int,
+        threshold: float,
+        metric: Metric,
+        exact: bool,
+    ) -> list[Found]:
+        """The best of these rows of the default space."""
+        indexer = None if exact else self._indexer
+        return nearest.search_among(indexer, parts, query, limit, threshold, metric)
 
     def _seen(self, as_of: Moment | None) -> tuple[Source, int]:
         """What is seen, and the moment that it is seen from."""
@@ -224,14 +244,19 @@ class Searching(ABC):
         conditions = Conditions(valid_at=check_valid_at(valid_at))
         source, now_us = self._seen(as_of)
         runs = source.vector_runs(space)
+        indexer = None if exact else self._indexer
         if where is not None:
             conditions.attributes.append(check_where(where))
             keys = select(source, conditions, now_us, Trace()).keys()
-            runs = owned(runs, keys, by_these=True)
+            runs = memories.owned(indexer, runs, keys, by_these=True)
         elif (at_us := conditions.valid_at_us(now_us)) is not None:
             hidden = not_holding(source, at_us)
-            runs = owned(runs, hidden.keys(), by_these=False) if hidden.parts else runs
-        found = [late_interaction.search(runs, source.seq, each, most, least, by) for each in asked]
+            if hidden.parts:
+                runs = memories.owned(indexer, runs, hidden.keys(), by_these=False)
+        found = [
+            memories.search(indexer, runs, source.seq, each, most, least, by, space)
+            for each in asked
+        ]
         return [[(format_key(key), score) for key, score in hits] for hits in found]
 
     def _matching(self, source: Source, conditions: Conditions, now_us: int) -> list[Part]:

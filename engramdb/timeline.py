@@ -28,7 +28,8 @@ class Timeline(Saving):
     def as_of(self, moment: Moment) -> Past:
         """The database as it was: every read, similarity search included."""
         snapshot = self._past(moment)
-        return Past(self._engine, snapshot, moment_us(moment, snapshot), self._access)
+        seen_us = moment_us(moment, snapshot)
+        return Past(self._engine, snapshot, seen_us, self._access, self._indexer)
 
     def diff(self, a: Moment, b: Moment | None = None) -> Difference:
         """What became of moment `a` in moment `b`; None is now.

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from engramdb.access.log import AccessLog
 from engramdb.errors import ClosedError, ConflictError, ReadOnlyError
+from engramdb.indexing.indexer import Indexer
 from engramdb.lsm import StorageEngine
 from engramdb.lsm.records import (
     MEMORY,
@@ -54,8 +55,10 @@ class Transaction(Reading):
         engine: StorageEngine,
         layers_loader: LayersLoader,
         access: AccessLog | None = None,
+        indexer: Indexer | None = None,
     ) -> None:
         self._engine = engine
+        self._indexer = indexer
         self._access = access
         self._record_access = None if access is None else access.record
         self._layers_loader = layers_loader

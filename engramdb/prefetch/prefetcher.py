@@ -171,6 +171,10 @@ class Prefetcher:
         if wait and thread is not threading.current_thread():
             thread.join()
 
+    def is_mine(self) -> bool:
+        """Whether this is its thread."""
+        return threading.current_thread() is self._thread
+
     # A step of it
 
     def step(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import filterfalse
 from typing import Any, Final, cast
 
@@ -214,7 +215,7 @@ class Transitions:
         }
 
     @classmethod
-    def of_values(cls, values: Values) -> Transitions | None:
+    def of_values(cls, values: Mapping[str, object]) -> Transitions | None:
         """What values() gave, or None if it cannot have given this."""
         arrays = [values.get(name) for name in ("keys", "successors", "weights", "left", "seen")]
         if len(values) != 5 or not _have_shape(arrays):

@@ -38,6 +38,7 @@ class Asked:
     diversity: Diversity | None = None
     limit: int | None = None
     offset: int = 0
+    exact: bool = False
 
     def text(self) -> str:
         """The same for the same wishes, and for others another one: of vectors, every bit."""
@@ -71,8 +72,16 @@ class Answer:
     """One run of a query. Everything in it is of one moment."""
 
     def __init__(
-        self, reader: Reader, source: Source, now_us: int, conditions: Conditions, asked: Asked
+        self,
+        reader: Reader,
+        source: Source,
+        now_us: int,
+        conditions: Conditions,
+        asked: Asked,
+        *,
+        exact: bool = False,
     ) -> None:
+        """`exact`: no search by codes, for parts that have to fit together."""
         asked.check()
         if asked.vector is not None and asked.space == DEFAULT_SPACE:
             check_width(asked.vector, reader._dimension)  # known only since then, perhaps
@@ -80,6 +89,7 @@ class Answer:
         self.trace = Trace()
         self._reader, self._now_us = reader, now_us
         self._conditions, self._asked = conditions, asked
+        self._exact = exact or asked.exact or asked.offset > 0
         self._selection: Selection | None = None
 
     def selection(self) -> Selection:
@@ -130,9 +140,9 @@ class Answer:
             asked.threshold,
             wanted,
             self._now_us,
+            self._exact or count is None,
         )
-        activation = self._reader._activation
-        matches = rank(self.selection(), wish, self.source, activation, self.trace)
+        matches = rank(self.selection(), wish, self.source, self._reader, self.trace)
         if diversity is not None:
             matches = self._diversified(matches, diversity, count)
         return matches

@@ -16,6 +16,7 @@ from engramdb.query.answer import Answer, Asked
 from engramdb.query.arguments import (
     Where,
     check_count,
+    check_flag,
     check_limit,
     check_metric,
     check_metric_of_rows,
@@ -62,13 +63,20 @@ class Query:
     # What to look for
 
     def with_vector(
-        self, vector: object, *, space: str = DEFAULT_SPACE, metric: Metric = COSINE
+        self,
+        vector: object,
+        *,
+        space: str = DEFAULT_SPACE,
+        metric: Metric = COSINE,
+        exact: bool = False,
     ) -> Self:
         """Rank by similarity to this vector, as long as the database's. A second call replaces it.
 
         space   to those in this named space; there a matrix of query vectors is taken too, and
                 memories with several vectors count by MaxSim, see search_similar()
         metric  "cosine", "dot" or "euclidean" (minus the distance), see search_similar()
+        exact   never by codes, see search_similar(); what is counted, grouped or given in pages or
+                from an offset on always is
 
         Raises InvalidInputError if it is not one row of finite numbers of that length.
         """
@@ -80,6 +88,7 @@ class Query:
             check_metric_of_rows(metric, len(checked))
         asked = self._asked
         asked.vector, asked.space, asked.metric = checked, space, metric
+        asked.exact = check_flag(exact, "exact")
         return self
 
     def with_similarity_threshold(self, threshold: float) -> Self:
@@ -301,7 +310,9 @@ class Query:
         end = place.offset + size
         if limit is not None:
             end = min(end, self._asked.offset + limit)
-        answer = Answer(self._reader, source, place.now_us, self._conditions, self._asked)
+        answer = Answer(
+            self._reader, source, place.now_us, self._conditions, self._asked, exact=True
+        )
         matches = answer.ranked(end + 1)
         nodes = self._nodes(source, matches[place.offset : end])
         is_last = len(matches) <= end or end < place.offset + size

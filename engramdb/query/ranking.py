@@ -22,9 +22,9 @@ from engramdb.query.attribute_filter import ABSENT
 from engramdb.query.explanation import Trace
 from engramdb.query.order import ACTIVATION, RECENCY, SIMILARITY, Order
 from engramdb.query.selection import Selection
-from engramdb.query.signals import Activation, Floats, Signals, similar_in
+from engramdb.query.signals import Floats, Signals, similar_in
 from engramdb.query.sorting import sorted_by_value
-from engramdb.query.source import Source
+from engramdb.query.source import Reader, Source
 from engramdb.query.vectors import Located, locate
 
 Match = tuple[bytes, float | None]
@@ -46,13 +46,14 @@ class Wish(NamedTuple):
     threshold: float | None
     limit: int | None
     now_us: int
+    exact: bool
 
 
 def rank(
     selection: Selection,
     wish: Wish,
     source: Source,
-    activation: Activation,
+    reader: Reader,
     trace: Trace,
 ) -> list[Match]:
     """The best of the selection, in order."""
@@ -63,18 +64,26 @@ def rank(
         trace.stage("order", count, len(matches), "by id")
     elif wish.vector is not None and (order is None or _is_plain_similarity(order)):
         if wish.space == DEFAULT_SPACE:
-            matches = _by_similarity(selection, wish, source, wish.vector, trace)
+            matches = _by_similarity(selection, wish, source, wish.vector, reader, trace)
         else:
+            indexer = None if wish.exact else reader._indexer
             matches = similar_in(
-                selection, source, wish.space, wish.vector, wish.limit, wish.threshold, wish.metric
+                selection,
+                source,
+                wish.space,
+                wish.vector,
+                wish.limit,
+                wish.threshold,
+                wish.metric,
+                indexer,
             )
-            trace.plan = "every vector of the space scored, others masked"
+            trace.plan = "searched the vectors of those that match in the space"
             trace.stage(
                 "similarity", count, len(matches), f"{wish.metric}, in the space {wish.space!r}"
             )
     else:
         assert order is not None
-        matches = _by_signals(selection, wish, order, source, activation, trace)
+        matches = _by_signals(selection, wish, order, source, reader, trace)
     return matches
 
 
@@ -91,18 +100,24 @@ def _by_key(selection: Selection, count: int | None) -> list[Match]:
 
 
 def _by_similarity(
-    selection: Selection, wish: Wish, source: Source, vector: Vector, trace: Trace
+    selection: Selection,
+    wish: Wish,
+    source: Source,
+    vector: Vector,
+    reader: Reader,
+    trace: Trace,
 ) -> list[Match]:
     runs = source.vector_runs()
     places = locate(selection.vectors(), runs)
     found = sum(len(place.rows) for place in places)
     trace.stage("vectors", selection.count, found, f"{len(places)} of {len(runs)} runs")
-    hits = exact.search_among(
+    hits = reader._nearest_among(
         [(place.run, place.rows) for place in places],
         vector,
         found if wish.limit is None else wish.limit,
         -math.inf if wish.threshold is None else wish.threshold,
         wish.metric,
+        wish.exact,
     )
     trace.plan = how(places)
     scored = sum(map(_scored, places))
@@ -139,10 +154,10 @@ def _by_signals(
     wish: Wish,
     order: Order,
     source: Source,
-    activation: Activation,
+    reader: Reader,
     trace: Trace,
 ) -> list[Match]:
-    signals = Signals(selection, wish.now_us, activation)
+    signals = Signals(selection, wish.now_us, reader._activation)
     if wish.vector is not None:
         signals.compare(wish.vector, wish.threshold, source, wish.space, wish.metric)
         trace.stage("vectors", selection.count, signals.selection.count, wish.metric)

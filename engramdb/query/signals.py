@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engramdb.index import exact, late_interaction
+from engramdb.index import exact
 from engramdb.index.metric import COSINE, Metric
-from engramdb.index.without import owned
+from engramdb.indexing import memories
+from engramdb.indexing.indexer import Indexer
 from engramdb.lsm.keys import KeyMatrix, Rows, to_list
 from engramdb.lsm.records import DEFAULT_SPACE
 from engramdb.model.vectors import Vector
@@ -35,17 +36,20 @@ def similar_in(
     limit: int | None,
     threshold: float | None,
     metric: Metric,
+    indexer: Indexer | None = None,
 ) -> list[tuple[bytes, float | None]]:
-    """The best of a selection by their vectors in a named space."""
-    runs = owned(source.vector_runs(space), selection.keys(), by_these=True)
+    """The best of a selection by their vectors in a named space; with an indexer, by codes."""
+    runs = memories.owned(indexer, source.vector_runs(space), selection.keys(), by_these=True)
     return list(
-        late_interaction.search(
+        memories.search(
+            indexer,
             runs,
             source.seq,
             vectors,
             max(1, selection.count) if limit is None else limit,
             -math.inf if threshold is None else threshold,
             metric,
+            space,
         )
     )
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from engramdb.errors import CorruptionError
 from engramdb.index.direction import Floats64 as Floats
+from engramdb.index.metric import Metric
+from engramdb.index.top import Hit, Part
+from engramdb.indexing.indexer import Indexer
 from engramdb.lsm.adjacency import EdgeRun
 from engramdb.lsm.attribute_columns import AttributeColumns
 from engramdb.lsm.keys import U64, KeyMatrix
@@ -114,6 +117,10 @@ class Reader(Protocol):
     @property
     def _dimension(self) -> int | None: ...
 
+    @property
+    def _indexer(self) -> Indexer | None:
+        """What has codes of the vector files."""
+
     def _source(self) -> Source:
         """What is seen from here."""
 
@@ -137,6 +144,17 @@ class Reader(Protocol):
 
     def _activation(self, keys: KeyMatrix, now_us: int, decay: float) -> Floats:
         """Base-level activation of these memories at a moment, by their access history."""
+
+    def _nearest_among(
+        self,
+        parts: Sequence[Part],
+        query: Vector,
+        limit: int,
+        threshold: float,
+        metric: Metric,
+        exact: bool,
+    ) -> list[Hit]:
+        """The best of these rows of the default space; unless it has to be exact, by codes."""
 
     def _has_unsaved(self) -> bool:
         """Whether it may see what no commit has written yet."""
