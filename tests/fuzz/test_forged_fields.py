@@ -310,8 +310,8 @@ def test_a_year_that_there_is_not_in_the_payload_of_an_edge() -> None:
 
 def test_a_vector_of_a_memory_that_is_not_there() -> None:
     database = ForgedDatabase(sample("columns"))
-    container = next(c for name, c in database.containers.items() if name.endswith(".vec"))
-    numbers("key.low", lambda listed: [5] * len(listed))(container)
+    latest = max(name for name in database.containers if name.endswith(".vec"))
+    numbers("key.low", lambda listed: [5] * len(listed))(database.containers[latest])
     assert any("as a vector file says" in str(error) for error in damage_of(database))
 
 

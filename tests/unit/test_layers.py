@@ -19,6 +19,7 @@ FLOORS = (
     ("engramdb.lsm",),
     ("engramdb.model",),
     ("engramdb.index", "engramdb.embedding", "engramdb.access", "engramdb.prefetch"),
+    ("engramdb.indexing",),
     ("engramdb.query",),
     ("engramdb",),
     ("engramdb.web", "engramdb.integrations", "engramdb_tools"),

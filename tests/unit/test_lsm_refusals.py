@@ -43,7 +43,8 @@ def test_a_missing_manifest_does_not_cost_the_files_that_it_named() -> None:
 def test_a_damaged_log_is_not_removed_before_its_successor_is_asked() -> None:
     """Its header was unreadable, so it was taken for one that was never used."""
     disk = disk_of("full_database")
-    disk.plant("/db/wal/000034.wal", bytes(512) + disk.content("/db/wal/000034.wal")[512:])
+    damaged = f"/db/wal/{min(disk.list('/db/wal'))}"
+    disk.plant(damaged, bytes(512) + disk.content(damaged)[512:])
     before = files_of(disk)
     with pytest.raises(CorruptionError):
         open_(disk)

@@ -33,6 +33,8 @@ Vectors = npt.NDArray[np.float32]
 class Run:
     """Rows of a few vectors, some of them hidden at SEQ."""
 
+    file = 0
+
     def __init__(self, matrix: Any, keys: Sequence[bytes], hidden: Sequence[int] = ()) -> None:
         self.matrix = np.ascontiguousarray(matrix, np.float32)
         self.rows, self.dimension = self.matrix.shape
@@ -42,6 +44,9 @@ class Run:
 
     def product(self, query: Vectors) -> Vectors:
         return self.matrix @ query
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Vectors:
+        return self.matrix[rows]
 
     def hidden(self, seq: int) -> npt.NDArray[np.int64] | None:
         assert seq == SEQ

@@ -33,10 +33,10 @@ def test_warm_reads_the_block_and_checks_the_vector_ahead_of_the_load() -> None:
     ids = filled(db)
     engine = db._engine
     vectors = engine.latest().version.vectors[0]
-    before, unchecked = warmth_of(db), len(vectors._unchecked)
+    before, unchecked = warmth_of(db), len(vectors._chunks.unchecked)
     assert unchecked and before.reads == 0
     after = engine.warm([key_of(ids[0])])
-    assert after == before._replace(reads=1) and len(vectors._unchecked) < unchecked
+    assert after == before._replace(reads=1) and len(vectors._chunks.unchecked) < unchecked
     assert engine.warm([key_of(ids[0])]) == after, "it is there"
     node = db.load(ids[0])
     assert warmth_of(db) == after._replace(hits=1) and node.embeddings is not None

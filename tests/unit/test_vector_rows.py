@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engramdb.errors import CorruptionError
-from engramdb.index.without import Without, owned, without
+from engramdb.index.chosen import owned
+from engramdb.index.without import Without, without
 from engramdb.lsm import StorageEngine, VectorRun
 from engramdb.lsm.chunks import Chunks
 from engramdb.lsm.container import CHUNK_BYTES, ContainerReader
