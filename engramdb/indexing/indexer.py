@@ -135,12 +135,14 @@ class Indexer:
         number = name.partition(".")[0]
         if not found or not number.isdigit():
             return False
-        self.damaged += 1
         with self._changing():
+            if int(number) not in self._codes:  # who met it at the same time has done all of this
+                return True
+            self.damaged += 1
             # what is stored is not loaded again: where it cannot be removed, that would never end
             self._refused[int(number)] = self._refused.get(int(number), 0) + 1
             self._codes = {key: kept for key, kept in self._codes.items() if key != int(number)}
-        self._engine.derived.remove(f"{_NAME}{number}")
+            self._engine.derived.remove(f"{_NAME}{number}")
         self.wake()
         # last, for a filter may make an exception of it
         warnings.warn(
