@@ -21,10 +21,9 @@ class Asked:
 
     __slots__ = ("_kept", "count")
 
-    def __init__(self, queries: Floats32 | None = None) -> None:
-        """With those that were kept before, (q, d) of unit length."""
-        self._kept: deque[Floats32] = deque([] if queries is None else list(queries), KEPT)
-        self.count = len(self._kept)
+    def __init__(self) -> None:
+        self._kept: deque[Floats32] = deque(maxlen=KEPT)
+        self.count = 0
         """How many there were."""
 
     def record(self, query: Floats32) -> None:

@@ -14,9 +14,7 @@ import xxhash
 
 from engramdb.index.codes.build import build
 from engramdb.index.codes.calibration import (
-    CLUSTERS,
     TURBOVEC,
-    Calibrated,
     Trial,
     likely_queries,
     sample_size,
@@ -142,11 +140,6 @@ class Keeper:
 
         return trial.run(search, plan.limit, known.target)[0]
 
-    def forget(self) -> None:
-        """Remove what is stored."""
-        for name in (self._name, f"{self._name}-effort", f"{self._name}-turbo"):
-            self._engine.derived.remove(name)
-
     def _trial(self, queries: Floats32, target: float) -> Trial:
         generator, size = np.random.default_rng(_SEED), sample_size(target)
         is_asked = len(queries) >= ASKED_MIN
@@ -245,6 +238,3 @@ class Keeper:
             wide = self._file.take(rows[at]).astype(np.float64)
             vectors[at] = wide / np.sqrt(np.vecdot(wide, wide))[:, None]
         return vectors
-
-
-__all__ = ["ASKED_MIN", "CLUSTERS", "TURBOVEC", "Calibrated", "Keeper"]

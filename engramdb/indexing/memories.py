@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engramdb.errors import CorruptionError
 from engramdb.index import chosen, late_interaction, lists
+from engramdb.index.approximate import Codes
 from engramdb.index.metric import COSINE, Metric
 from engramdb.index.top import Hit
 from engramdb.indexing.indexer import Indexer
+from engramdb.indexing.nearest import by_codes
 from engramdb.lsm import VectorRun
 from engramdb.lsm.keys import KeyMatrix
 
@@ -31,20 +32,19 @@ def search(
 ) -> list[Hit]:
     """The best memories for (q, d) query vectors, one of them unless the metric is cosine. Without
     an indexer: late_interaction.search()."""
-    codes = None if indexer is None else indexer.codes()
-    if indexer is not None and codes and any(run.file in codes for run in runs):
-        for query in queries:
-            indexer.asked(space, query)
-        try:
+    if indexer is not None and any(run.file in indexer.codes() for run in runs):
+        kept = indexer.interaction
+
+        def by_lists(codes: Codes) -> list[Hit]:
             if len(queries) == 1 or metric != COSINE:
                 return lists.nearest(runs, seq, queries[0], limit, threshold, metric, codes)
-            kept = indexer.interaction
             return lists.interacting(
                 runs, seq, queries, limit, threshold, codes, kept.owners, kept.chance(space)
             )
-        except CorruptionError as error:
-            if not indexer.forget_damaged(error):
-                raise
+
+        found = by_codes(indexer, by_lists, space, queries)
+        if found is not None:
+            return found
     return late_interaction.search(runs, seq, queries, limit, threshold, metric)
 
 

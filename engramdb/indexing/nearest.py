@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from engramdb.errors import CorruptionError
 from engramdb.index import approximate, exact
+from engramdb.index.approximate import Codes
 from engramdb.index.metric import Metric
 from engramdb.index.top import Hit, Part
 from engramdb.indexing.indexer import Indexer
@@ -16,6 +18,28 @@ from engramdb.lsm import VectorRun
 from engramdb.lsm.records import DEFAULT_SPACE
 
 Floats32 = npt.NDArray[np.float32]
+T = TypeVar("T")
+
+
+def by_codes(
+    indexer: Indexer | None,
+    search: Callable[[Codes], T],
+    space: str = DEFAULT_SPACE,
+    queries: Iterable[Floats32] = (),
+) -> T | None:
+    """What a search by codes finds; None if there are none, or if they turned out to be damaged:
+    then it takes a scan. The queries are those to be remembered as asked."""
+    codes = None if indexer is None else indexer.codes()
+    if indexer is None or not codes:
+        return None
+    for query in queries:
+        indexer.asked(space, query)
+    try:
+        return search(codes)
+    except CorruptionError as error:
+        if not indexer.forget_damaged(error):
+            raise
+        return None
 
 
 def search(
@@ -26,18 +50,11 @@ def search(
     limit: int,
     threshold: float,
     metric: Metric,
-    space: str = DEFAULT_SPACE,
 ) -> list[Hit]:
     """The best of all visible rows. Without an indexer: exact.search()."""
-    codes = None if indexer is None else indexer.codes()
-    if indexer is not None and codes:
-        indexer.asked(space, query)
-        try:
-            return approximate.search(runs, seq, query, limit, threshold, metric, codes)
-        except CorruptionError as error:
-            if not indexer.forget_damaged(error):
-                raise
-    return exact.search(runs, seq, query, limit, threshold, metric)
+    wanted = (runs, seq, query, limit, threshold, metric)
+    found = by_codes(indexer, lambda codes: approximate.search(*wanted, codes), queries=(query,))
+    return exact.search(*wanted) if found is None else found
 
 
 def search_many(
@@ -48,19 +65,13 @@ def search_many(
     limit: int,
     threshold: float,
     metric: Metric,
-    space: str = DEFAULT_SPACE,
 ) -> list[list[Hit]]:
     """The same for each of the queries."""
-    codes = None if indexer is None else indexer.codes()
-    if indexer is not None and codes:
-        for query in queries:
-            indexer.asked(space, query)
-        try:
-            return approximate.search_many(runs, seq, queries, limit, threshold, metric, codes)
-        except CorruptionError as error:
-            if not indexer.forget_damaged(error):
-                raise
-    return exact.search_many(runs, seq, queries, limit, threshold, metric)
+    wanted = (runs, seq, queries, limit, threshold, metric)
+    found = by_codes(
+        indexer, lambda codes: approximate.search_many(*wanted, codes), queries=queries
+    )
+    return exact.search_many(*wanted) if found is None else found
 
 
 def search_among(
@@ -72,11 +83,6 @@ def search_among(
     metric: Metric,
 ) -> list[Hit]:
     """The best of these rows."""
-    codes = None if indexer is None else indexer.codes()
-    if indexer is not None and codes:
-        try:
-            return approximate.search_among(parts, query, limit, threshold, metric, codes)
-        except CorruptionError as error:
-            if not indexer.forget_damaged(error):
-                raise
-    return exact.search_among(parts, query, limit, threshold, metric)
+    wanted = (parts, query, limit, threshold, metric)
+    found = by_codes(indexer, lambda codes: approximate.search_among(*wanted, codes))
+    return exact.search_among(*wanted) if found is None else found

@@ -45,7 +45,6 @@ def test_the_first_queries_are_kept_and_then_every_eighth_of_the_latest() -> Non
         asked.record(np.array([number, 0], np.float32))
     assert asked.count == 20_000 and len(asked.queries()) == KEPT
     assert [row[0] for row in list(asked._kept)[-2:]] == [19_992, 20_000]
-    assert len(Asked(asked.queries()).queries()) == KEPT
 
 
 def test_they_are_of_unit_length_and_a_zero_vector_is_none() -> None:
